@@ -1,0 +1,1 @@
+//! Vision encoders, connector and decoder as one model: configuration, packing, generation.

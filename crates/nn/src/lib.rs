@@ -1,0 +1,32 @@
+//! Layers that several networks share, and the geometry of feature grids.
+//!
+//! Every linear layer of opabinia is a [`Linear`], every norm a [`LayerNorm`] or [`RmsNorm`], every
+//! scaled dot product goes through [`attention`]. That gives weight formats and processor-specific
+//! kernels one door to come in by: the layers run the differentiable path on an autodiff device and
+//! on GPUs, and the kernels of [`cpu`] when a plain CPU tensor allows it. Both compute the same
+//! function.
+//!
+//! Parameters keep the names and the orientation of published checkpoints (`weight` is
+//! `[out, in]`), so loading never transposes.
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+pub mod cpu;
+pub mod embedding;
+pub mod grid;
+pub mod linear;
+pub mod mlp;
+pub mod norm;
+pub mod resample;
+pub mod rotary;
+
+pub use activation::Activation;
+pub use attention::{AttentionMask, attention};
+pub use conv::{Conv2d, PatchEmbed};
+pub use embedding::Embedding;
+pub use grid::{FeatureGrid, Grid, Region};
+pub use linear::Linear;
+pub use mlp::{GatedMlp, Mlp};
+pub use norm::{LayerNorm, RmsNorm};
+pub use rotary::{Rotary, RotaryScaling};

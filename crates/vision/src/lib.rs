@@ -1,0 +1,1 @@
+//! Vision encoders and their registry: pixels to one feature grid per encoder.

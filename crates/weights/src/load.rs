@@ -1,0 +1,444 @@
+//! Filling a module from a checkpoint.
+//!
+//! Two passes: the first walks the module, resolves every parameter through the key map and checks
+//! its shape and type, and reports everything that is wrong at once; the second reads the data. A
+//! parameter that was never initialised is replaced without being initialised, so loading costs no
+//! memory beyond the weights.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, Parameter};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use regex::Regex;
+
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::dtype::{FloatDtype, WeightDtype, checked_count};
+use crate::error::{LoadFailure, Mismatch, Problem, WeightsError};
+use crate::inspect::PathStack;
+use crate::key_map::{FileKey, KeyMap, compiled};
+use crate::report::LoadReport;
+
+/// Called with the bytes loaded so far and the bytes to load.
+type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// How to load; `LoadOptions::default()` loads everything as `f32` and expects to use every key.
+///
+/// Only the two-dimensional `weight`s (of linear layers and embeddings) take the reduced type:
+/// they are nearly all of the bytes. Norms, biases, position tables and convolutions stay `f32`,
+/// where a rounding would cost accuracy and win nothing.
+#[derive(Clone, Default)]
+pub struct LoadOptions {
+    /// The type of the two-dimensional weights.
+    pub dtype: WeightDtype,
+    /// Module paths that stay `f32` although they are two-dimensional weights.
+    pub keep_f32: Vec<Regex>,
+    /// File keys that are known not to be used: text towers, buffers.
+    pub ignore: Vec<Regex>,
+    /// Where the module goes first; where it is, if `None`.
+    pub device: Option<Device>,
+    /// Called after each tensor.
+    pub progress: Option<Progress>,
+}
+
+impl LoadOptions {
+    /// Options with the given type for the two-dimensional weights.
+    pub fn new(dtype: WeightDtype) -> Self {
+        Self {
+            dtype,
+            ..Self::default()
+        }
+    }
+
+    /// Keeps the module paths that match in `f32`.
+    ///
+    /// # Panics
+    /// If `pattern` is not a regular expression.
+    #[must_use]
+    pub fn keep_f32(mut self, pattern: &str) -> Self {
+        self.keep_f32.push(compiled(pattern));
+        self
+    }
+
+    /// Expects the file keys that match to be unused.
+    ///
+    /// # Panics
+    /// If `pattern` is not a regular expression.
+    #[must_use]
+    pub fn ignore(mut self, pattern: &str) -> Self {
+        self.ignore.push(compiled(pattern));
+        self
+    }
+
+    /// Moves the module to `device` before it is loaded; parameters not initialised yet cost
+    /// nothing to move.
+    #[must_use]
+    pub fn on_device(mut self, device: &Device) -> Self {
+        self.device = Some(device.clone());
+        self
+    }
+
+    /// Calls `progress` after each tensor with the bytes loaded so far and the bytes to load.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(progress));
+        self
+    }
+
+    /// The type for the parameter at `path`, which is stored like `entry`.
+    fn target(&self, path: &str, rank: usize, entry: &Entry) -> FloatDtype {
+        let is_weight = rank == 2 && (path == "weight" || path.ends_with(".weight"));
+        if is_weight && !any_match(&self.keep_f32, path) {
+            self.dtype.for_stored(entry.dtype)
+        } else {
+            FloatDtype::F32
+        }
+    }
+}
+
+impl fmt::Debug for LoadOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadOptions")
+            .field("dtype", &self.dtype)
+            .field("keep_f32", &self.keep_f32)
+            .field("ignore", &self.ignore)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Fills every parameter of `module` from `checkpoint`.
+///
+/// Identities, requires-grad flags and devices of the parameters stay as they are.
+///
+/// # Errors
+/// [`WeightsError::Load`] with every parameter that has no tensor, or one of another shape or of
+/// no float type; nothing is read then. Otherwise what reading a file can give.
+pub fn load_into<M: Module>(
+    module: M,
+    checkpoint: &Checkpoint,
+    map: &KeyMap,
+    options: &LoadOptions,
+) -> Result<(M, LoadReport), WeightsError> {
+    let start = Instant::now();
+    let mut planner = Planner::new(checkpoint, map, options);
+    module.visit(&mut planner);
+    let plan = planner.finish()?;
+    let (ignored, unused) = plan.leftovers(checkpoint, options);
+
+    let module = match &options.device {
+        Some(device) => module.fork(device),
+        None => module,
+    };
+    let mut loader = Loader::new(checkpoint, options, plan);
+    let module = module.map(&mut loader);
+    let done = loader.finish()?;
+    let report = LoadReport {
+        location: checkpoint.location().to_path_buf(),
+        tensors: done.tensors,
+        parameters: done.parameters,
+        bytes: done.bytes,
+        ignored,
+        unused,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    tracing::debug!(location = %report.location.display(), "{report}");
+    Ok((module, report))
+}
+
+fn any_match(patterns: &[Regex], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.is_match(text))
+}
+
+/// Where each parameter comes from.
+#[derive(Default)]
+struct Plan {
+    /// By module path.
+    sources: HashMap<String, Source>,
+    /// By file key: the row ranges that are used, or all (`None`).
+    used: BTreeMap<String, Vec<Option<Range<usize>>>>,
+    /// Size in memory.
+    bytes: u64,
+}
+
+struct Source {
+    at: FileKey,
+    target: FloatDtype,
+}
+
+impl Plan {
+    /// The keys that no parameter comes from: those that match `ignore`, and the others. Tensors
+    /// of which only some rows are used are among the others.
+    fn leftovers(
+        &self,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+    ) -> (Vec<String>, Vec<String>) {
+        let left = checkpoint.entries().iter().filter_map(|(key, entry)| {
+            let rows = entry.shape.first().copied().unwrap_or(1);
+            match self.used.get(key) {
+                Some(used) if covers(used, rows) => None,
+                _ => Some(key.clone()),
+            }
+        });
+        left.partition(|key| any_match(&options.ignore, key))
+    }
+}
+
+/// Whether the ranges (all rows if `None`) leave none of `rows` rows out.
+fn covers(used: &[Option<Range<usize>>], rows: usize) -> bool {
+    if used.contains(&None) {
+        return true;
+    }
+    let mut ranges: Vec<_> = used.iter().flatten().collect();
+    ranges.sort_by_key(|range| range.start);
+    let mut covered = 0;
+    for range in ranges {
+        if range.start > covered {
+            return false;
+        }
+        covered = covered.max(range.end);
+    }
+    covered >= rows
+}
+
+/// First pass: resolves and checks every parameter.
+struct Planner<'a> {
+    checkpoint: &'a Checkpoint,
+    map: &'a KeyMap,
+    options: &'a LoadOptions,
+    stack: PathStack,
+    plan: Plan,
+    parameters: usize,
+    mismatches: Vec<Mismatch>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(checkpoint: &'a Checkpoint, map: &'a KeyMap, options: &'a LoadOptions) -> Self {
+        Self {
+            checkpoint,
+            map,
+            options,
+            stack: PathStack::default(),
+            plan: Plan::default(),
+            parameters: 0,
+            mismatches: Vec::new(),
+        }
+    }
+
+    fn finish(self) -> Result<Plan, WeightsError> {
+        if self.mismatches.is_empty() {
+            return Ok(self.plan);
+        }
+        Err(WeightsError::Load(Box::new(LoadFailure {
+            location: self.checkpoint.location().to_path_buf(),
+            parameters: self.parameters,
+            mismatches: self.mismatches,
+        })))
+    }
+
+    fn add_float(&mut self, shape: Vec<usize>) {
+        let path = self.stack.path();
+        let at = self.map.file_key(&path);
+        self.parameters += 1;
+        match self.check(&path, &at, &shape) {
+            Ok(target) => {
+                let count = checked_count(&shape).unwrap_or(0) as u64;
+                self.plan.bytes += count * target.size() as u64;
+                let used = self.plan.used.entry(at.key.clone()).or_default();
+                used.push(at.rows.clone());
+                self.plan.sources.insert(path, Source { at, target });
+            }
+            Err(problem) => self.mismatches.push(Mismatch {
+                path,
+                key: at.key,
+                shape,
+                problem,
+            }),
+        }
+    }
+
+    /// Whether the parameter at `path` can be filled from `at`, and with which type.
+    fn check(&self, path: &str, at: &FileKey, shape: &[usize]) -> Result<FloatDtype, Problem> {
+        let Some(entry) = self.checkpoint.entries().get(&at.key) else {
+            return Err(Problem::Missing {
+                nearest: self.checkpoint.nearest(&at.key, Some(shape)),
+            });
+        };
+        if !entry.dtype.is_float() {
+            return Err(Problem::Dtype { found: entry.dtype });
+        }
+        let fits = match shape_of_rows(&entry.shape, at.rows.as_ref()) {
+            Some(found) if self.map.may_reshape(path) => {
+                checked_count(&found) == checked_count(shape)
+            }
+            Some(found) => found == shape,
+            None => false,
+        };
+        if fits {
+            Ok(self.options.target(path, shape.len(), entry))
+        } else {
+            Err(Problem::Shape {
+                found: entry.shape.clone(),
+                rows: at.rows.clone(),
+            })
+        }
+    }
+
+    fn refuse<T: Parameter>(&mut self, param: &Param<T>) {
+        let path = self.stack.path();
+        let key = self.map.file_key(&path).key;
+        self.parameters += 1;
+        self.mismatches.push(Mismatch {
+            path,
+            key,
+            shape: param.lazy_shape().as_slice().to_vec(),
+            problem: Problem::NotFloat,
+        });
+    }
+}
+
+/// The shape of a row range of a tensor (of all of it if `None`); `None` if it has no such rows.
+fn shape_of_rows(shape: &[usize], rows: Option<&Range<usize>>) -> Option<Vec<usize>> {
+    let Some(rows) = rows else {
+        return Some(shape.to_vec());
+    };
+    let (&count, rest) = shape.split_first()?;
+    (rows.start <= rows.end && rows.end <= count).then(|| {
+        std::iter::once(rows.len())
+            .chain(rest.iter().copied())
+            .collect()
+    })
+}
+
+impl ModuleVisitor for Planner<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.stack.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.stack.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.add_float(param.lazy_shape().as_slice().to_vec());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.refuse(param);
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.refuse(param);
+    }
+}
+
+/// What has been loaded so far.
+#[derive(Default)]
+struct Done {
+    tensors: usize,
+    parameters: u64,
+    bytes: u64,
+}
+
+/// Second pass: reads the data. After the first error it reads nothing more.
+struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    options: &'a LoadOptions,
+    stack: PathStack,
+    plan: Plan,
+    done: Done,
+    failed: Option<WeightsError>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(checkpoint: &'a Checkpoint, options: &'a LoadOptions, plan: Plan) -> Self {
+        Self {
+            checkpoint,
+            options,
+            stack: PathStack::default(),
+            plan,
+            done: Done::default(),
+            failed: None,
+        }
+    }
+
+    fn finish(self) -> Result<Done, WeightsError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok(self.done),
+        }
+    }
+
+    /// The tensor for the parameter at the current path, on `device`.
+    fn read<const D: usize>(
+        &mut self,
+        shape: Vec<usize>,
+        device: &Device,
+    ) -> Result<Option<Tensor<D>>, WeightsError> {
+        let Some(source) = self.plan.sources.remove(&self.stack.path()) else {
+            return Ok(None);
+        };
+        let FileKey { key, rows } = source.at;
+        let data = self.checkpoint.rows(&key, rows, Some(source.target))?;
+        let data = self.reshaped(&key, data, shape)?;
+        self.done.tensors += 1;
+        self.done.parameters += data.num_elements() as u64;
+        self.done.bytes += data.as_bytes().len() as u64;
+        // The way Burn allocates what stays: on a GPU it keeps weights out of the pool that
+        // activations use.
+        let tensor = device.memory_persistent_allocations(data, |data| {
+            Tensor::from_data(data, (device, DType::from(source.target)))
+        });
+        if let Some(progress) = &self.options.progress {
+            progress(self.done.bytes, self.plan.bytes);
+        }
+        Ok(Some(tensor))
+    }
+
+    /// Gives `data` the shape of the parameter; the first pass compared the number of elements.
+    fn reshaped(
+        &self,
+        key: &str,
+        data: TensorData,
+        shape: Vec<usize>,
+    ) -> Result<TensorData, WeightsError> {
+        let (bytes, found, dtype) = data.into_parts();
+        TensorData::try_from_bytes(bytes, shape, dtype).map_err(|_| WeightsError::Rows {
+            key: key.to_owned(),
+            file: self.checkpoint.location().to_path_buf(),
+            shape: found.as_slice().to_vec(),
+        })
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.stack.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.stack.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.failed.is_some() {
+            return param;
+        }
+        let shape = param.lazy_shape().as_slice().to_vec();
+        match self.read(shape, &param.lazy_device()) {
+            Ok(Some(tensor)) => {
+                let id = param.id;
+                param.transform_for_load(tensor, id)
+            }
+            Ok(None) => param,
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
+    }
+}
