@@ -1,1 +1,101 @@
-//! Connectors from feature grids to visual tokens: the Spatial Vision Aggregator and the baselines.
+//! Connectors: from feature grids to visual tokens in the language model's space.
+//!
+//! Pillar 2 of Cambrian-1 (arXiv 2406.16860, section 3). [`Sva`] is the Spatial Vision Aggregator:
+//! learnable queries, each with its own place in the picture, that look at their own window of
+//! every encoder's grid, before the language model and again between its layers. [`Projector`] is
+//! the family of per-token baselines. Both end the same way ([`layout`]): the padding of the
+//! picture's square is cropped away and every row of visual tokens gets a learned end-of-row token.
+//!
+//! A connector knows neither pictures nor words: it is given [`FeatureGrid`]s and the sizes of the
+//! pictures, and gives [`VisualTokens`].
+
+pub mod config;
+pub mod layout;
+pub mod projector;
+pub mod sampler;
+pub mod sva;
+
+use burn::module::{Initializer, Module, Param};
+use burn::prelude::*;
+use opabinia_nn::{FeatureGrid, Trace};
+
+pub use config::{ConnectorConfig, ConnectorError, InLlmConfig, LayerType, ProjectorKind, SvaConfig};
+pub use layout::{PictureSize, VisualTokens};
+pub use projector::Projector;
+pub use sampler::{Sampler, SamplerConfig};
+pub use sva::{PictureContext, Sva};
+
+/// A connector of either kind, with its end-of-row token.
+#[derive(Module, Debug)]
+pub struct Connector {
+    /// What turns features into tokens.
+    pub kind: ConnectorKind,
+    /// The token after every row of visual tokens, `[hidden]`.
+    pub newline: Param<Tensor<1>>,
+}
+
+/// The two kinds.
+#[derive(Module, Debug)]
+pub enum ConnectorKind {
+    /// The Spatial Vision Aggregator.
+    Sva(Sva),
+    /// A projector over the encoders' concatenated features.
+    Projector(Projector),
+}
+
+/// What a connector makes of a batch of pictures.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// One block of visual tokens per picture.
+    pub tokens: Vec<VisualTokens>,
+    /// What in-LLM layers look at, one per picture; empty where there are no such layers.
+    pub contexts: Vec<PictureContext>,
+}
+
+impl Connector {
+    /// A connector with random weights.
+    #[must_use]
+    pub fn new(config: &ConnectorConfig, device: &Device) -> Self {
+        let hidden = config.hidden();
+        let kind = match config {
+            ConnectorConfig::Sva(config) => ConnectorKind::Sva(Sva::new(config, device)),
+            ConnectorConfig::Projector(config) => {
+                ConnectorKind::Projector(Projector::new(config, device))
+            }
+        };
+        let std = 1.0 / (hidden as f64).sqrt();
+        Self { kind, newline: Initializer::Normal { mean: 0.0, std }.init([hidden], device) }
+    }
+
+    /// Turns the encoders' features of `b` pictures into visual tokens.
+    ///
+    /// # Shapes
+    /// - `grids`: one per encoder, `[b, n_i, d_i]`
+    /// - `sizes`: the `b` pictures' sizes before any padding
+    ///
+    /// # Errors
+    /// If a picture is so elongated that no cell of the visual grid would show it.
+    pub fn forward(
+        &self,
+        grids: &[FeatureGrid],
+        sizes: &[PictureSize],
+        trace: &mut Trace,
+    ) -> Result<Connected, ConnectorError> {
+        let (grid, contexts) = match &self.kind {
+            ConnectorKind::Sva(sva) => sva.forward(grids, sizes, trace)?,
+            ConnectorKind::Projector(projector) => (projector.forward(grids), Vec::new()),
+        };
+        trace.record(|| "mm_projector".into(), &grid.features);
+        let tokens = layout::lay_out(&grid, sizes, &self.newline.val())?;
+        Ok(Connected { tokens, contexts })
+    }
+
+    /// The aggregator, if this is one; in-LLM layers belong to it.
+    #[must_use]
+    pub fn sva(&self) -> Option<&Sva> {
+        match &self.kind {
+            ConnectorKind::Sva(sva) => Some(sva),
+            ConnectorKind::Projector(_) => None,
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! Resizing that equals Pillow's to the last bit.
 //!
 //! Vision encoders were trained on pictures resized by Pillow, whose 8-bit resampling works in
-//! fixed point: one pass over rows, rounded to bytes, then one over columns. Libraries that are
+//! fixed point: first every row, rounded to bytes, then every column. Libraries that are
 //! faster by using shorter coefficients differ by one count in many pixels; a model does not mind,
 //! but then nobody can tell a rounding from a mistake. So this module computes exactly what
-//! Pillow's `Resample.c` computes (and, for [`Filter::Nearest`], its `Geometry.c`).
+//! Pillow's `Resample.c` computes (and, for [`Filter::Nearest`], its `Geometry.c`), as it was when
+//! the encoders were trained and until version 12: version 13 does columns first where that is
+//! cheaper, which rounds some pixels differently when a picture changes its proportions.
 //!
 //! Both passes are one kernel, [`weigh`]: bytes times integer weights, summed over rows that lie a
 //! stride apart. For the horizontal pass sixteen rows are first laid side by side, column by
@@ -68,13 +70,15 @@ impl Filter {
 }
 
 fn hamming(x: f64) -> f64 {
+    // Single-precision constants in double-precision arithmetic, as Pillow has them.
+    let (offset, swing) = (f64::from(0.54_f32), f64::from(0.46_f32));
     if x == 0.0 {
         1.0
     } else if x >= 1.0 {
         0.0
     } else {
         let x = x * PI;
-        x.sin() / x * (0.54 + 0.46 * x.cos())
+        x.sin() / x * (offset + swing * x.cos())
     }
 }
 

@@ -3,9 +3,16 @@
 //!
 //! Vicuna and its kin publish only this file. The conversion is the one that transformers makes
 //! for its Llama classes: a BPE or Unigram model over text whose spaces became `▁`, bytes where no
-//! piece fits, and control and user-defined pieces matched before anything else. BPE files hold
-//! scores, not merges; a merge is every way of cutting a piece into two pieces, and the score of
-//! the whole orders them.
+//! piece fits, and control pieces matched before anything else. BPE files hold scores, not merges;
+//! a merge is every way of cutting a piece into two pieces, and the score of the whole orders them.
+//!
+//! In one thing it follows sentencepiece itself, as the reference does, which runs transformers'
+//! slow tokenizers: user-defined pieces are cut out of a text *after* it got its leading space, so
+//! no space appears behind them.
+//!
+//! Two differences are left, as in transformers' own conversion: a Unigram model takes a byte that
+//! a text spells out (`<0x41>`) for the byte, and where only the first stretch of text gets a space
+//! in front (`legacy` off), it gets none if it begins with one.
 //!
 //! Field numbers are those of sentencepiece's `sentencepiece_model.proto`. Not supported, and
 //! refused: word and character models, and spaces marked behind words.
@@ -22,8 +29,12 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{NormalizerWrapper, Precompiled, Prepend, Replace};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::{AddedToken, Tokenizer, decoders, normalizers};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{
+    AddedToken, SplitDelimiterBehavior, Tokenizer, decoders, normalizers, pre_tokenizers,
+};
 
 /// What stands for a space inside pieces.
 const SPACE: &str = "▁";
@@ -136,7 +147,7 @@ struct NormalizerSpec {
 
 impl Piece {
     /// Whether ordinary text is cut into this piece. The others are matched as a whole (control,
-    /// user-defined), or stand in for what no piece covers (unknown, byte).
+    /// user-defined) or stand in for what no piece covers (unknown, byte).
     fn is_text(&self) -> bool {
         matches!(self.kind(), PieceKind::Normal | PieceKind::Unused)
     }
@@ -169,23 +180,32 @@ pub(crate) fn build(bytes: &[u8], options: Options) -> Result<Tokenizer, Sentenc
     let prefix = options
         .add_prefix_space
         .unwrap_or(in_file || !options.legacy);
-    let mut steps = normalizer_steps(&normalizer)?;
+    let mut normal = normalizer_steps(&normalizer)?;
+    let mut cuts: Vec<PreTokenizerWrapper> = Vec::new();
     if options.legacy {
         if prefix {
-            steps.push(Prepend::new(SPACE.to_owned()).into());
+            normal.push(Prepend::new(SPACE.to_owned()).into());
         }
-        steps.push(replace(" ", SPACE)?.into());
+        normal.push(replace(" ", SPACE)?.into());
     } else {
         let scheme = if prefix {
             PrependScheme::First
         } else {
             PrependScheme::Never
         };
-        tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
+        cuts.push(Metaspace::new('▁', scheme, false).into());
     }
-    tokenizer.with_normalizer(Some(normalizers::Sequence::new(steps)));
-    tokenizer.with_decoder(Some(decoder(prefix)?));
-    tokenizer.add_tokens(&whole_pieces(&file.pieces));
+    cuts.extend(user_defined_cut(&file.pieces)?.map(Into::into));
+    // Sentencepiece's decoder takes away what its normalizer may have put there or removed.
+    let spaces = match (normalizer.remove_extra_whitespaces(), prefix) {
+        (true, _) => usize::MAX,
+        (false, true) => 1,
+        (false, false) => 0,
+    };
+    tokenizer.with_normalizer(Some(normalizers::Sequence::new(normal)));
+    tokenizer.with_pre_tokenizer(Some(pre_tokenizers::sequence::Sequence::new(cuts)));
+    tokenizer.with_decoder(Some(decoder(spaces)?));
+    tokenizer.add_tokens(&special_pieces(&file.pieces));
     Ok(tokenizer)
 }
 
@@ -265,6 +285,8 @@ fn bpe(pieces: &[Piece], byte_fallback: bool) -> Result<ModelWrapper, SentencePi
         .unk_token(pieces[unknown].text().to_owned())
         .fuse_unk(true)
         .byte_fallback(byte_fallback)
+        // A user-defined piece stands alone and is in no merge; it has to be taken as it is.
+        .ignore_merges(user_defined(pieces).next().is_some())
         .build()
         .map(Into::into)
         .map_err(SentencePieceError::Build)
@@ -318,30 +340,60 @@ fn replace(pattern: impl Into<ReplacePattern>, by: &str) -> Result<Replace, Sent
     Replace::new(pattern, by).map_err(SentencePieceError::Build)
 }
 
-fn decoder(prefix: bool) -> Result<DecoderWrapper, SentencePieceError> {
-    let mut steps: Vec<DecoderWrapper> = vec![
+/// The way back: `▁` is a space, bytes are characters, and up to `spaces` leading spaces go.
+fn decoder(spaces: usize) -> Result<DecoderWrapper, SentencePieceError> {
+    let steps: Vec<DecoderWrapper> = vec![
         replace(SPACE, " ")?.into(),
         ByteFallback::new().into(),
         Fuse::new().into(),
+        Strip::new(' ', spaces, 0).into(),
     ];
-    if prefix {
-        steps.push(Strip::new(' ', 1, 0).into());
-    }
     Ok(decoders::sequence::Sequence::new(steps).into())
 }
 
-/// The pieces that are matched as a whole before the model sees the text. In sentencepiece itself
-/// control pieces never match; transformers' classes, which prompts are written for, match them.
-fn whole_pieces(pieces: &[Piece]) -> Vec<AddedToken> {
-    let token = |piece: &Piece| {
-        let special = match piece.kind() {
-            PieceKind::Control | PieceKind::Unknown => true,
-            PieceKind::UserDefined => false,
-            PieceKind::Normal | PieceKind::Unused | PieceKind::Byte => return None,
-        };
-        Some(AddedToken::from(piece.text(), special).normalized(false))
-    };
-    pieces.iter().filter_map(token).collect()
+/// The pieces that are matched before the model sees a text. In sentencepiece itself control pieces
+/// never match; transformers' classes, which prompts are written for, match them.
+fn special_pieces(pieces: &[Piece]) -> Vec<AddedToken> {
+    pieces
+        .iter()
+        .filter(|piece| matches!(piece.kind(), PieceKind::Control | PieceKind::Unknown))
+        .map(|piece| AddedToken::from(piece.text(), true).normalized(false))
+        .collect()
+}
+
+/// Cuts a normalized text so that every user-defined piece, the longest that fits, stands alone.
+fn user_defined_cut(pieces: &[Piece]) -> Result<Option<Split>, SentencePieceError> {
+    let mut texts: Vec<&str> = user_defined(pieces).map(Piece::text).collect();
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    let pattern = texts.into_iter().map(escape).collect::<Vec<_>>().join("|");
+    Split::new(
+        SplitPattern::Regex(pattern),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )
+    .map(Some)
+    .map_err(SentencePieceError::Build)
+}
+
+fn user_defined(pieces: &[Piece]) -> impl Iterator<Item = &Piece> {
+    pieces
+        .iter()
+        .filter(|piece| piece.kind() == PieceKind::UserDefined)
+}
+
+/// A regular expression that matches this text only.
+fn escape(text: &str) -> String {
+    let mut pattern = String::with_capacity(2 * text.len());
+    for c in text.chars() {
+        if c.is_ascii_punctuation() {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 #[cfg(test)]
@@ -439,7 +491,12 @@ pub(crate) mod tests {
     fn only_legacy_repeats_the_space_after_a_special_token() {
         assert_eq!(encode(LEGACY, "a</s>a"), [263, 2, 263]);
         assert_eq!(encode(MODERN, "a</s>a"), [263, 2, 261]);
-        assert_eq!(encode(LEGACY, "<img>b"), [3, 260, 262]);
+    }
+
+    #[test]
+    fn a_user_defined_piece_gets_no_space_behind_it() {
+        assert_eq!(encode(LEGACY, "a<img>b"), [263, 3, 262]);
+        assert_eq!(encode(LEGACY, "<img>b"), [260, 3, 262]);
     }
 
     #[test]

@@ -76,7 +76,11 @@ impl<'a> TextStream<'a> {
         self.window.push(id);
         let text = self.decode_window()?;
         let certain = certain_len(&text, &token).max(self.sent);
-        let fresh = text.get(self.sent..certain).unwrap_or_default();
+        // Text that was passed on stays as it is; a decoder that would rather rewrite it has to
+        // wait until its text fits again.
+        let Some(fresh) = text.get(self.sent..certain) else {
+            return Ok(String::new());
+        };
         let piece = self.stop.feed(fresh);
         self.sent = certain;
         if certain == text.len() {

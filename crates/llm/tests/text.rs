@@ -338,10 +338,10 @@ proptest! {
         }
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("tokenizer.json"), bytes).unwrap();
-        if let Ok(tokenizer) = Tokenizer::from_folder(folder.path()) {
-            if let Ok(ids) = tokenizer.encode("What is<|end|> it?", SpecialTokens::Include) {
-                let _ = tokenizer.decode(&ids, SpecialTokens::Omit);
-            }
+        if let Ok(tokenizer) = Tokenizer::from_folder(folder.path())
+            && let Ok(ids) = tokenizer.encode("What is<|end|> it?", SpecialTokens::Include)
+        {
+            let _ = tokenizer.decode(&ids, SpecialTokens::Omit);
         }
     }
 }

@@ -84,7 +84,7 @@ mod tests {
     fn random(shape: [usize; 4]) -> Vec<f32> {
         Tensor::<4>::random(shape, Distribution::Default, &Device::flex())
             .into_data()
-            .to_vec()
+            .try_to_vec()
             .unwrap()
     }
 
@@ -95,7 +95,7 @@ mod tests {
             tensor(k, [1, 2, 5, 8]),
             tensor(v, [1, 2, 5, 8]),
         );
-        attention(q, k, v, mask).into_data().to_vec().unwrap()
+        attention(q, k, v, mask).into_data().try_to_vec().unwrap()
     }
 
     /// Grouped heads, causal with two cached keys: the fused and the differentiable form agree.

@@ -589,9 +589,9 @@ mod tests {
         let device = Device::flex();
         let x = Tensor::<2>::from_floats([[-1.0, 2.0], [3.0, -4.0]], &device);
         let column = x.clone().slice([0..2, 1..2]);
-        let y = activate(column, Activation::Relu).into_data().to_vec::<f32>().unwrap();
+        let y = activate(column, Activation::Relu).into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(y, [2.0, 0.0]);
         let _ = activate(x.clone(), Activation::Relu);
-        assert_eq!(x.into_data().to_vec::<f32>().unwrap(), [-1.0, 2.0, 3.0, -4.0]);
+        assert_eq!(x.into_data().try_to_vec::<f32>().unwrap(), [-1.0, 2.0, 3.0, -4.0]);
     }
 }

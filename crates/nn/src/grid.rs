@@ -229,7 +229,7 @@ mod tests {
     fn windows_are_row_major_inside_and_out() {
         let x = Tensor::<1, Int>::arange(0..16, &Device::flex()).float().reshape([1, 16, 1]);
         let windows = FeatureGrid::new(x, Grid::square(4)).windows(Grid::square(2));
-        let values = windows.into_data().to_vec::<f32>().unwrap();
+        let values = windows.into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(values[..8], [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0]);
     }
 

@@ -20,6 +20,7 @@ pub mod mlp;
 pub mod norm;
 pub mod resample;
 pub mod rotary;
+pub mod trace;
 
 pub use activation::Activation;
 pub use attention::{AttentionMask, attention};
@@ -30,3 +31,4 @@ pub use linear::Linear;
 pub use mlp::{GatedMlp, Mlp};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryScaling};
+pub use trace::Trace;

@@ -100,7 +100,7 @@ mod tests {
     fn rows_of_the_weight_are_outputs() {
         let layer = layer([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], [10.0, 20.0]);
         let x = Tensor::<3>::from_floats([[[1.0, 2.0, 3.0]]], &Device::flex());
-        assert_eq!(layer.forward(x).into_data().to_vec::<f32>().unwrap(), [17.0, 26.0]);
+        assert_eq!(layer.forward(x).into_data().try_to_vec::<f32>().unwrap(), [17.0, 26.0]);
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
                 let y = layer.forward(x.repeat_dim(0, rows));
                 assert_eq!(y.dtype(), burn::tensor::DType::F32);
                 let expected: Vec<f32> = [17.0, 26.0].repeat(rows);
-                assert_eq!(y.into_data().to_vec::<f32>().unwrap(), expected);
+                assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), expected);
             }
         }
     }
@@ -125,7 +125,7 @@ mod tests {
         let x = Tensor::<2>::ones([4, 3], &device);
         let grads = layer.forward(x).sum().backward();
         let grad = layer.bias.as_ref().and_then(|b| b.val().grad(&grads)).expect("bias trains");
-        assert_eq!(grad.into_data().to_vec::<f32>().unwrap(), [4.0, 4.0]);
+        assert_eq!(grad.into_data().try_to_vec::<f32>().unwrap(), [4.0, 4.0]);
         assert!(layer.weight.val().grad(&grads).is_some());
     }
 }

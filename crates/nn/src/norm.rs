@@ -78,7 +78,7 @@ mod tests {
         for device in [Device::flex(), Device::flex().autodiff()] {
             let norm = RmsNorm::new(4, 0.0, &device);
             let x = Tensor::<2>::from_floats([[3.0, 4.0, 0.0, 0.0]], &device);
-            let y = norm.forward(x).into_data().to_vec::<f32>().unwrap();
+            let y = norm.forward(x).into_data().try_to_vec::<f32>().unwrap();
             assert_eq!(y, [1.2, 1.6, 0.0, 0.0]);
         }
     }
@@ -88,7 +88,7 @@ mod tests {
         let device = Device::flex();
         let norm = RmsNorm::with_unit_offset(2, 0.0, &device);
         let y = norm.forward(Tensor::<2>::from_floats([[2.0, 2.0]], &device));
-        assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [1.0, 1.0]);
+        assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0]);
     }
 
     #[test]
@@ -96,6 +96,6 @@ mod tests {
         let device = Device::flex();
         let norm = LayerNorm::new(2, 0.0, &device);
         let y = norm.forward(Tensor::<2>::from_floats([[1.0, 3.0]], &device));
-        assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [-1.0, 1.0]);
+        assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [-1.0, 1.0]);
     }
 }

@@ -111,7 +111,7 @@ mod tests {
 
     fn resample(taps: &Taps, values: &[f32]) -> Vec<f32> {
         let x = Tensor::<1>::from_floats(values, &Device::flex()).reshape([1, values.len(), 1, 1]);
-        taps.apply(x, 1).into_data().to_vec().unwrap()
+        taps.apply(x, 1).into_data().try_to_vec().unwrap()
     }
 
     #[test]

@@ -156,7 +156,7 @@ mod tests {
                 [[[[1.0, 0.0, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]]]],
                 &device,
             );
-            let y = table.rotate(x).into_data().to_vec::<f32>().unwrap();
+            let y = table.rotate(x).into_data().try_to_vec::<f32>().unwrap();
             assert_eq!(y[..4], [1.0, 0.0, 0.0, 0.0]);
             let (sin, cos) = 1f32.sin_cos();
             for (a, b) in y[4..].iter().zip([cos, 0.0, sin, 0.0]) {
@@ -171,7 +171,7 @@ mod tests {
         let rotary = Rotary::new(2, 10.0, None);
         let table = rotary.table(&[vec![3], vec![0]], &device);
         let y = table.rotate(Tensor::ones([2, 1, 1, 2], &device));
-        let y = y.into_data().to_vec::<f32>().unwrap();
+        let y = y.into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(y[2..], [1.0, 1.0]);
         assert!((y[0] - (3f32.cos() - 3f32.sin())).abs() < 1e-6);
     }

@@ -4,7 +4,7 @@
 //! in the order of [`CANDIDATES`]; a folder that leaves more than one choice is an error that lists
 //! them, because guessing could silently load other weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::ops::Range;
@@ -374,7 +374,7 @@ fn aligned_copy(bytes: &[u8], size: usize) -> Bytes {
 }
 
 /// The weights file or index of a folder.
-fn find_in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
+pub(crate) fn find_in_folder(folder: &Path) -> Result<PathBuf, WeightsError> {
     if let Some(name) = CANDIDATES.iter().find(|name| folder.join(name).is_file()) {
         return Ok(folder.join(name));
     }
@@ -425,7 +425,7 @@ impl Format {
     }
 }
 
-fn is_index(path: &Path) -> bool {
+pub(crate) fn is_index(path: &Path) -> bool {
     path.file_name()
         .and_then(|name| name.to_str())
         .is_some_and(|name| name.ends_with(INDEX_SUFFIX))
@@ -482,11 +482,7 @@ fn open_shards(index_path: &Path) -> Result<Contents, WeightsError> {
     Ok(Contents { entries, metadata })
 }
 
-fn open_shard(
-    index: &Path,
-    folder: &Path,
-    name: &str,
-) -> Result<Contents, WeightsError> {
+fn open_shard(index: &Path, folder: &Path, name: &str) -> Result<Contents, WeightsError> {
     // The name comes from a file: it must not lead out of the folder.
     let plain = Path::new(name).file_name().is_some_and(|file| file == name);
     let path = folder.join(name);
@@ -497,6 +493,11 @@ fn open_shard(
         });
     }
     open_file(&path)
+}
+
+/// The file names of the shards that an index lists.
+pub(crate) fn shards_of(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
+    Ok(read_index(index)?.weight_map.into_values().collect())
 }
 
 fn read_index(path: &Path) -> Result<Index, WeightsError> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::dtype::Dtype;
 
 /// How many entries of a long list are printed.
-const SHOWN: usize = 10;
+pub(crate) const SHOWN: usize = 10;
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +175,7 @@ pub enum WeightsError {
         /// Path in the module.
         path: String,
         /// The device's reason.
-        source: burn::tensor::ExecutionError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Tensors that nobody asked for, where all were expected to be used.
     #[error(
@@ -219,7 +219,7 @@ pub struct Mismatch {
 pub enum Problem {
     /// There is no such key.
     Missing {
-        /// The most similar key.
+        /// The most similar key; sought for the first ten only.
         nearest: Option<String>,
     },
     /// The tensor has another shape.

@@ -27,6 +27,7 @@ compile_error!("checkpoint files are little-endian and are used in place");
 mod checkpoint;
 mod dtype;
 mod error;
+pub mod hub;
 mod inspect;
 mod key_map;
 mod load;
@@ -36,6 +37,7 @@ mod replace;
 mod report;
 mod safetensors_file;
 mod save;
+mod zip_guard;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use dtype::{Dtype, FloatDtype, WeightDtype};

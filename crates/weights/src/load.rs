@@ -17,7 +17,7 @@ use regex::Regex;
 
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::dtype::{FloatDtype, WeightDtype, checked_count};
-use crate::error::{LoadFailure, Mismatch, Problem, WeightsError};
+use crate::error::{LoadFailure, Mismatch, Problem, SHOWN, WeightsError};
 use crate::inspect::PathStack;
 use crate::key_map::{FileKey, KeyMap, compiled};
 use crate::report::LoadReport;
@@ -229,9 +229,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn finish(self) -> Result<Plan, WeightsError> {
+    fn finish(mut self) -> Result<Plan, WeightsError> {
         if self.mismatches.is_empty() {
             return Ok(self.plan);
+        }
+        // Comparing names takes a while; only those that are printed are worth it.
+        for mismatch in self.mismatches.iter_mut().take(SHOWN) {
+            if let Problem::Missing { nearest } = &mut mismatch.problem {
+                *nearest = self
+                    .checkpoint
+                    .nearest(&mismatch.key, Some(&mismatch.shape));
+            }
         }
         Err(WeightsError::Load(Box::new(LoadFailure {
             location: self.checkpoint.location().to_path_buf(),
@@ -264,9 +272,7 @@ impl<'a> Planner<'a> {
     /// Whether the parameter at `path` can be filled from `at`, and with which type.
     fn check(&self, path: &str, at: &FileKey, shape: &[usize]) -> Result<FloatDtype, Problem> {
         let Some(entry) = self.checkpoint.entries().get(&at.key) else {
-            return Err(Problem::Missing {
-                nearest: self.checkpoint.nearest(&at.key, Some(shape)),
-            });
+            return Err(Problem::Missing { nearest: None });
         };
         if !entry.dtype.is_float() {
             return Err(Problem::Dtype { found: entry.dtype });

@@ -8,9 +8,10 @@
 //! with dots, so a checkpoint that keeps its weights under `"state_dict"` is opened through
 //! [`crate::Checkpoint::with_prefix`].
 //!
-//! Added here: a view can declare more elements than the file holds (`expand` repeats a row without
-//! storing it), up to 10 GiB by the reader's own limit. Weights are never stored so; a tensor that
-//! is larger than its file is refused when it is asked for.
+//! Added here: archives whose pickle is compressed or very large are refused before it is parsed
+//! (see [`crate::zip_guard`]). And a view can declare more elements than the file holds (`expand`
+//! repeats a row without storing it), up to 10 GiB by the reader's own limit; weights are never
+//! stored so, and a tensor that is larger than its file is refused when it is asked for.
 //!
 //! Tensors are read one by one when they are asked for; the file stays open but is not mapped.
 
@@ -24,6 +25,7 @@ use pytorch_reader::{DType, PytorchReader};
 use crate::checkpoint::{Contents, Entry, Storage};
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
+use crate::zip_guard;
 
 /// A tensor whose bytes are still in the file.
 #[derive(Clone)]
@@ -62,6 +64,7 @@ pub(crate) fn open(path: &Path) -> Result<Contents, WeightsError> {
         source,
     };
     let file_bytes = fs::metadata(path).map_err(opening)?.len();
+    zip_guard::check(path).map_err(opening)?;
     let reader = PytorchReader::new(path).map_err(|source| WeightsError::Pytorch {
         path: path.to_path_buf(),
         source: Box::new(source),

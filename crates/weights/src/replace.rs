@@ -52,7 +52,9 @@ impl Replacement {
     /// Flushes everything to the disk; nothing can be written any more.
     pub(crate) fn seal(&mut self) -> io::Result<()> {
         if let Some(writer) = self.file.take() {
-            let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let file = writer
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?;
             file.sync_all()?;
         }
         Ok(())

@@ -13,8 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, ExecutionError, Tensor, TensorData};
-use regex::Regex;
+use burn::tensor::{DType, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::dtype::{Dtype, FloatDtype, WeightDtype, checked_count, convert};
@@ -86,8 +85,11 @@ struct Part {
     rows: Option<Range<usize>>,
     shape: Vec<usize>,
     stored: Dtype,
-    read: Box<dyn Fn() -> Result<TensorData, ExecutionError> + Send>,
+    read: Box<dyn Fn() -> Result<TensorData, DeviceFault> + Send>,
 }
+
+/// Why a device did not give its values.
+type DeviceFault = Box<dyn std::error::Error + Send + Sync>;
 
 /// A tensor of the file with its parts in order, checked.
 struct Outgoing<'a> {
@@ -279,10 +281,12 @@ impl CheckpointWriter {
         // Wide types first, so that every tensor is aligned for its type and can be used in place.
         let mut tensors: Vec<_> = tensors.iter().collect();
         tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.size()));
-        let header = self.header(&tensors).map_err(|source| WeightsError::Encode {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let header = self
+            .header(&tensors)
+            .map_err(|source| WeightsError::Encode {
+                path: path.to_path_buf(),
+                source,
+            })?;
         let writing = writing(path);
         let mut file = Replacement::create(path).map_err(&writing)?;
         file.write_all(&header).map_err(&writing)?;
@@ -444,8 +448,7 @@ fn write_index(
 
 /// Removes the weights of an earlier save that are not among `names`.
 fn remove_stale(folder: &Path, names: &[String]) -> Result<(), WeightsError> {
-    let ours = Regex::new(r"^model(-\d{5}-of-\d{5})?\.safetensors$");
-    let ours = ours.unwrap_or_else(|_| compiled("$^"));
+    let ours = compiled(r"^model(-\d{5}-of-\d{5})?\.safetensors$");
     for entry in fs::read_dir(folder).map_err(writing(folder))? {
         let entry = entry.map_err(writing(folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -464,8 +467,7 @@ fn remove_if_present(path: &Path) -> Result<(), WeightsError> {
 }
 
 fn seal(file: &mut Replacement) -> Result<(), WeightsError> {
-    file.seal()
-        .map_err(|source| writing(file.wanted())(source))
+    file.seal().map_err(|source| writing(file.wanted())(source))
 }
 
 fn put_in_place(file: Replacement) -> Result<(), WeightsError> {
@@ -525,7 +527,7 @@ impl ModuleVisitor for Collector<'_> {
             rows,
             shape: tensor.dims().to_vec(),
             stored,
-            read: Box::new(move || tensor.clone().try_into_data()),
+            read: Box::new(move || tensor.clone().try_into_data().map_err(Into::into)),
         };
         self.found.push((key, part));
     }

@@ -187,6 +187,18 @@ fn only_two_dimensional_weights_take_the_reduced_type() {
 }
 
 #[test]
+fn listing_parameters_initialises_none() {
+    let listed = parameters(&net(&Device::flex()));
+    let paths: Vec<_> = listed.iter().map(|p| p.path.as_str()).collect();
+    assert_eq!(
+        paths[..3],
+        ["layers.0.q.weight", "layers.0.q.bias", "layers.0.k.weight"]
+    );
+    assert_eq!(listed[6].path, "norm");
+    assert_eq!((&listed[6].shape, listed[6].dtype), (&vec![3], DType::F32));
+}
+
+#[test]
 fn frozen_parameters_and_autodiff_stay_as_they_were() {
     let device = Device::flex().autodiff();
     let (_folder, checkpoint) = opened(&net_tensors());

@@ -1,0 +1,426 @@
+//! From a packed prompt to an answer, token by token.
+//!
+//! The prompt is read in chunks, so that memory stays bounded, and in-LLM layers act while it is
+//! read. Then one token at a time is chosen and fed back, with keys and values of everything before
+//! it in the cache. A [`Session`] remembers what it has seen and read: a picture is not encoded
+//! twice, and of a conversation that goes on only the new part is read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::prelude::*;
+use opabinia_image::RgbImage;
+use opabinia_llm::cache::Slot;
+use opabinia_llm::{
+    Conversation, KvCache, NoHook, Sampler, SamplingOptions, SpecialTokens, Step, StopReason, TextStream,
+};
+use opabinia_nn::Trace;
+
+use crate::ModelError;
+use crate::in_llm::{ImagePosition, InLlm};
+use crate::load::Model;
+use crate::pack::{Packed, Unit};
+use crate::see::Seen;
+
+/// Pictures that a session keeps.
+const PICTURES_KEPT: usize = 16;
+
+/// How answers are generated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// How tokens are chosen, and when to stop.
+    pub sampling: SamplingOptions,
+    /// Tokens of the prompt that are read at once.
+    pub prefill_chunk: usize,
+    /// Where in-LLM layers look for visual tokens.
+    pub image_position: ImagePosition,
+    /// Whether the template's end-of-answer marker ends an answer too, beside the tokens that the
+    /// checkpoint names. Checkpoints often name only one of the two.
+    pub stop_at_template_end: bool,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self {
+            sampling: SamplingOptions::default(),
+            prefill_chunk: 1024,
+            image_position: ImagePosition::Config,
+            stop_at_template_end: true,
+        }
+    }
+}
+
+/// An answer, and what it took.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Answer {
+    /// The text, without special tokens and without white space around it.
+    pub text: String,
+    /// Its tokens, the one that ended it not among them.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Tokens of the prompt, visual ones included.
+    pub prompt_tokens: usize,
+    /// Visual tokens among them.
+    pub visual_tokens: usize,
+    /// Tokens of the prompt that a session had read before.
+    pub reused_tokens: usize,
+    /// Seconds until the first token was chosen.
+    pub prefill_seconds: f64,
+    /// Seconds from there to the end.
+    pub decode_seconds: f64,
+}
+
+/// Receives the text of a row as it is written; `false` ends that answer.
+pub type OnText<'a> = dyn FnMut(usize, &str) -> bool + 'a;
+
+/// One answer under way.
+struct Writer<'a> {
+    sampler: Sampler,
+    stream: Option<TextStream<'a>>,
+    ids: Vec<u32>,
+    stop: Option<StopReason>,
+}
+
+impl Model {
+    /// Tokens that end an answer.
+    #[must_use]
+    pub fn end_ids(&self, generation: &Generation) -> Vec<u32> {
+        let mut ids = self.config.end_ids.clone();
+        ids.extend(&generation.sampling.stop_ids);
+        if generation.stop_at_template_end {
+            let marker = self.template.answer_end();
+            ids.extend(marker.and_then(|marker| self.tokenizer.token_to_id(&marker)));
+        }
+        ids
+    }
+
+    /// Hidden states of a whole packed batch after the final norm, `[b, t, d]`, and the cache they
+    /// leave. Training and parity take this; answers read in chunks.
+    ///
+    /// # Errors
+    /// If the constant image position leaves a row.
+    pub fn forward(
+        &self,
+        packed: &Packed,
+        rule: ImagePosition,
+        trace: &mut Trace,
+    ) -> Result<(Tensor<3>, KvCache), ModelError> {
+        trace.record(|| "inputs_embeds".into(), &packed.embeddings);
+        trace.record(|| "hidden_0".into(), &packed.embeddings);
+        let layers = self.config.decoder.layers;
+        let mut cache = KvCache::new();
+        let hidden = {
+            let mut hook = self.hook(packed, rule, trace)?;
+            self.network.decoder.forward(packed.step(), &mut cache, &mut hook)
+        };
+        trace.record(|| format!("hidden_{layers}"), &hidden);
+        Ok((hidden, cache))
+    }
+
+    fn hook<'a>(
+        &'a self,
+        packed: &Packed,
+        rule: ImagePosition,
+        trace: &'a mut Trace,
+    ) -> Result<InLlm<'a>, ModelError> {
+        let sva = self.network.connector.as_ref().and_then(|connector| connector.sva());
+        let position = self.config.vision.as_ref().and_then(|vision| vision.image_position);
+        InLlm::new(sva, packed, position, rule, trace)
+    }
+
+    /// Answers every row of a batch.
+    ///
+    /// # Errors
+    /// If sampling options are impossible, the constant image position leaves a row, or the model
+    /// produces no usable scores.
+    pub fn generate(
+        &self,
+        packed: &Packed,
+        generation: &Generation,
+        on_text: &mut OnText<'_>,
+    ) -> Result<Vec<Answer>, ModelError> {
+        let (answers, _) = self.generate_from(packed, KvCache::new(), generation, on_text)?;
+        Ok(answers)
+    }
+
+    /// Answers a batch whose first slots are already in the cache.
+    fn generate_from(
+        &self,
+        packed: &Packed,
+        mut cache: KvCache,
+        generation: &Generation,
+        on_text: &mut OnText<'_>,
+    ) -> Result<(Vec<Answer>, KvCache), ModelError> {
+        let start = Instant::now();
+        let reused = cache.len();
+        let mut writers = self.writers(packed.rows.len(), generation)?;
+        let ends = self.end_ids(generation);
+        let last = self.prefill(packed, &mut cache, generation)?;
+        let mut logits = self.scores(last)?;
+        let mut first_token = None;
+        loop {
+            for (i, writer) in writers.iter_mut().enumerate() {
+                let vocab = self.config.decoder.vocab;
+                let scores = &logits[i * vocab..(i + 1) * vocab];
+                writer.choose(i, scores, &ends, generation, on_text)?;
+            }
+            first_token.get_or_insert_with(Instant::now);
+            self.check_context(packed, &mut writers);
+            if writers.iter().all(|writer| writer.stop.is_some()) {
+                break;
+            }
+            let hidden = self.decode_step(packed, &writers, &mut cache);
+            logits = self.scores(hidden)?;
+        }
+        let prefill = first_token.unwrap_or(start) - start;
+        let decode = start.elapsed() - prefill;
+        let mut answers = Vec::with_capacity(writers.len());
+        for (i, (writer, row)) in writers.into_iter().zip(&packed.rows).enumerate() {
+            let (ids, text, stop) = writer.finish(i, self, on_text)?;
+            answers.push(Answer {
+                text,
+                ids,
+                stop,
+                prompt_tokens: row.length,
+                visual_tokens: row.pictures.iter().map(|span| span.picture.tokens.len()).sum(),
+                reused_tokens: reused,
+                prefill_seconds: prefill.as_secs_f64(),
+                decode_seconds: decode.as_secs_f64(),
+            });
+        }
+        Ok((answers, cache))
+    }
+
+    fn writers(&self, rows: usize, generation: &Generation) -> Result<Vec<Writer<'_>>, ModelError> {
+        (0..rows)
+            .map(|_| {
+                Ok(Writer {
+                    sampler: Sampler::new(&generation.sampling)?,
+                    stream: Some(TextStream::new(
+                        &self.tokenizer,
+                        SpecialTokens::Omit,
+                        generation.sampling.stop.iter().cloned(),
+                    )),
+                    ids: Vec::new(),
+                    stop: None,
+                })
+            })
+            .collect()
+    }
+
+    /// Reads what the cache does not hold yet; returns the hidden state of each row's last token,
+    /// `[b, d]`.
+    fn prefill(
+        &self,
+        packed: &Packed,
+        cache: &mut KvCache,
+        generation: &Generation,
+    ) -> Result<Tensor<2>, ModelError> {
+        let mut trace = Trace::off();
+        let mut hook = self.hook(packed, generation.image_position, &mut trace)?;
+        let hidden_width = self.config.decoder.hidden;
+        let mut last: Vec<Option<Tensor<2>>> = vec![None; packed.rows.len()];
+        let mut slot = cache.len();
+        while slot < packed.len() {
+            let end = (slot + generation.prefill_chunk.max(1)).min(packed.len());
+            let hidden =
+                self.network.decoder.forward(packed.part(slot..end), cache, &mut hook);
+            for (i, row) in packed.rows.iter().enumerate() {
+                if let Some(at) = (row.length - 1).checked_sub(slot).filter(|at| *at < end - slot) {
+                    let state = hidden.clone().slice([i..i + 1, at..at + 1, 0..hidden_width]);
+                    last[i] = Some(state.reshape([1, hidden_width]));
+                }
+            }
+            slot = end;
+        }
+        let last = last.into_iter().map(|state| state.ok_or(ModelError::EmptyPrompt));
+        Ok(Tensor::cat(last.collect::<Result<Vec<_>, _>>()?, 0))
+    }
+
+    /// Feeds each row its newest token; rows that are done get a slot nobody looks at.
+    fn decode_step(
+        &self,
+        packed: &Packed,
+        writers: &[Writer<'_>],
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let newest: Vec<u32> =
+            writers.iter().map(|writer| writer.ids.last().copied().unwrap_or(0)).collect();
+        let slots = packed.rows.iter().zip(writers).map(|(row, writer)| {
+            let position = row.length + writer.ids.len().max(1) - 1;
+            vec![Slot { position, filled: writer.stop.is_none() }]
+        });
+        let rows = writers.len();
+        let embeddings = self.network.decoder.embed(&newest, &self.device);
+        let step = Step {
+            embeddings: embeddings.reshape([rows, 1, self.config.decoder.hidden]),
+            slots: slots.collect(),
+        };
+        // Visual tokens are read once, with the prompt: no in-LLM layers here.
+        let hidden = self.network.decoder.forward(step, cache, &mut NoHook);
+        hidden.reshape([rows, self.config.decoder.hidden])
+    }
+
+    fn scores(&self, hidden: Tensor<2>) -> Result<Vec<f32>, ModelError> {
+        let data = self.network.decoder.logits(hidden).into_data();
+        data.convert::<f32>()
+            .try_to_vec::<f32>()
+            .map_err(|error| ModelError::Device(format!("{error:?}")))
+    }
+
+    fn check_context(&self, packed: &Packed, writers: &mut [Writer<'_>]) {
+        let limit = self.config.decoder.max_position.max(self.config.max_length);
+        for (row, writer) in packed.rows.iter().zip(writers) {
+            if writer.stop.is_none() && row.length + writer.ids.len() >= limit {
+                writer.stop = Some(StopReason::ContextFull);
+            }
+        }
+    }
+}
+
+impl Writer<'_> {
+    fn choose(
+        &mut self,
+        row: usize,
+        scores: &[f32],
+        ends: &[u32],
+        generation: &Generation,
+        on_text: &mut OnText<'_>,
+    ) -> Result<(), ModelError> {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.stop.is_none()) else {
+            return Ok(());
+        };
+        let id = self.sampler.sample(scores, &self.ids)?;
+        if ends.contains(&id) {
+            self.stop = Some(StopReason::EndToken(id));
+            return Ok(());
+        }
+        self.ids.push(id);
+        let piece = stream.push(id)?;
+        if let Some(text) = stream.stop_string() {
+            self.stop = Some(StopReason::StopString(text.to_owned()));
+        }
+        if !piece.is_empty() && !on_text(row, &piece) {
+            self.stop = Some(StopReason::Cancelled);
+        }
+        if self.stop.is_none() && self.ids.len() >= generation.sampling.max_new_tokens {
+            self.stop = Some(StopReason::MaxTokens);
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        row: usize,
+        model: &Model,
+        on_text: &mut OnText<'_>,
+    ) -> Result<(Vec<u32>, String, StopReason), ModelError> {
+        if let Some(stream) = self.stream {
+            let rest = stream.finish()?;
+            if !rest.is_empty() {
+                on_text(row, &rest);
+            }
+        }
+        let stop = self.stop.unwrap_or(StopReason::MaxTokens);
+        let mut text = model.tokenizer.decode_answer(&self.ids)?;
+        if let StopReason::StopString(stop) = &stop
+            && let Some(at) = text.find(stop.as_str())
+        {
+            text.truncate(at);
+            text.truncate(text.trim_end().len());
+        }
+        Ok((self.ids, text, stop))
+    }
+}
+
+/// One user's conversation with a model: remembers pictures and what was read.
+pub struct Session<'a> {
+    model: &'a Model,
+    /// Content hash and what was seen; newest last.
+    seen: VecDeque<(String, Arc<Seen>)>,
+    read: Option<Read>,
+}
+
+/// What is in the cache.
+struct Read {
+    cache: KvCache,
+    units: Vec<Unit>,
+    pictures: usize,
+    rule: ImagePosition,
+}
+
+impl<'a> Session<'a> {
+    /// A session that remembers nothing yet.
+    #[must_use]
+    pub fn new(model: &'a Model) -> Self {
+        Self { model, seen: VecDeque::new(), read: None }
+    }
+
+    /// Looks at a picture, or remembers having looked at the same pixels.
+    ///
+    /// Returns whether it was remembered.
+    ///
+    /// # Errors
+    /// As [`Model::see`].
+    pub fn see(&mut self, picture: &RgbImage) -> Result<(Arc<Seen>, bool), ModelError> {
+        let hash = picture.content_hash();
+        if let Some(at) = self.seen.iter().position(|(known, _)| *known == hash)
+            && let Some(entry) = self.seen.remove(at)
+        {
+            let seen = entry.1.clone();
+            self.seen.push_back(entry);
+            return Ok((seen, true));
+        }
+        let seen = self.model.see(picture, &mut Trace::off())?;
+        if self.seen.len() == PICTURES_KEPT {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((hash, seen.clone()));
+        Ok((seen, false))
+    }
+
+    /// Answers a conversation, reading only what was not read before.
+    ///
+    /// # Errors
+    /// If the prompt cannot be made or does not fit, or generation fails.
+    pub fn answer(
+        &mut self,
+        conversation: &Conversation,
+        pictures: &[Arc<Seen>],
+        generation: &Generation,
+        on_text: &mut OnText<'_>,
+    ) -> Result<Answer, ModelError> {
+        let prompt = self.model.prompt(conversation)?;
+        let packed = self.model.pack(&[(&prompt, pictures)])?;
+        let units = packed.rows[0].units.clone();
+        let cache = self.reusable(&units, pictures.len(), generation.image_position);
+        let (mut answers, cache) =
+            self.model.generate_from(&packed, cache, generation, on_text)?;
+        let answer = answers.pop().ok_or(ModelError::EmptyPrompt)?;
+        let mut units = units;
+        units.extend(answer.ids.iter().map(|&id| Unit::Token(id)));
+        units.truncate(cache.len());
+        self.read = Some(Read {
+            cache,
+            units,
+            pictures: pictures.len(),
+            rule: generation.image_position,
+        });
+        Ok(answer)
+    }
+
+    /// The cache of the longest common beginning of the last prompt and this one, at least one
+    /// token short of it, because the last token's scores are needed.
+    fn reusable(&mut self, units: &[Unit], pictures: usize, rule: ImagePosition) -> KvCache {
+        // Another number of pictures may move the place where in-LLM layers act.
+        let read = self.read.take().filter(|read| (read.pictures, read.rule) == (pictures, rule));
+        let Some(Read { mut cache, units: before, .. }) = read else {
+            return KvCache::new();
+        };
+        let common = before.iter().zip(units).take_while(|(a, b)| a == b).count();
+        cache.truncate(common.min(units.len().saturating_sub(1)));
+        cache
+    }
+}

@@ -1,0 +1,114 @@
+//! Kinds `sva` and `projector`: parts of connectors alone.
+
+use burn::prelude::*;
+use opabinia_connector::config::ProjectorConfig;
+use opabinia_connector::sampler::Windows;
+use opabinia_connector::{LayerType, Projector, ProjectorKind, Sampler, SamplerConfig};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
+use opabinia_weights::{Checkpoint, LoadOptions, load_into};
+use serde::Deserialize;
+
+use super::case::compare_values;
+use super::{Case, CaseError, Check};
+use crate::keys;
+
+#[derive(Deserialize)]
+struct SamplerKeys {
+    q_dim: usize,
+    context_dim: usize,
+    vision_hidden_size: usize,
+    kv_size_list: Vec<usize>,
+    num_layers: usize,
+    layer_type: String,
+}
+
+pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
+    let tolerance = case.tolerance()?;
+    let config = case.folder.join("config.json");
+    let raw = SamplerKeys::deserialize(case.file("config.json")?)
+        .map_err(|source| CaseError::Json { path: config, source })?;
+    let layer_type = match raw.layer_type.as_str() {
+        "joint" => LayerType::Joint,
+        "sep" => LayerType::Separate,
+        other => return Err(case.wrong(format!("layer type `{other}` is not known"))),
+    };
+    let encoders = raw.kv_size_list.len();
+    let config = SamplerConfig {
+        query_width: raw.q_dim,
+        context_width: raw.context_dim,
+        width: raw.vision_hidden_size,
+        window_sides: raw.kv_size_list,
+        depth: raw.num_layers,
+        layer_type,
+    };
+    let prefix = case.json["key_prefix"].as_str().unwrap_or_default();
+    let sampler = Sampler::new(&config, &Device::flex());
+    let checkpoint = Checkpoint::open(case.folder.join("model.safetensors"))?;
+    let (sampler, report) =
+        load_into(sampler, &checkpoint, &keys::sampler(prefix), &LoadOptions::default())?;
+    report.deny_unused()?;
+
+    let queries = case.input::<3>("q")?;
+    let [n, _, q] = queries.dims();
+    let context = case.input::<3>("ctx")?;
+    let context = context.reshape([n, raw.context_dim]);
+    let latents = (0..encoders)
+        .map(|i| case.input::<3>(&format!("kv{i}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let visible = (0..encoders)
+        .map(|i| Ok(case.input::<2>(&format!("mask{i}"))?.greater_elem(0.5)))
+        .collect::<Result<Vec<_>, CaseError>>()?;
+
+    let mut checks = Vec::new();
+    let mut trace = Trace::on();
+    let masked = Windows { latents: latents.clone(), visible: Some(visible) };
+    let queries = queries.reshape([n, q]);
+    let out = sampler.forward(queries.clone(), &context, &masked, &mut trace);
+    for (name, data) in trace.into_tensors() {
+        checks.push(case.compare(&name, &data, tolerance)?);
+    }
+    checks.push(case.compare("out", &out.unsqueeze_dim::<3>(1).into_data(), tolerance)?);
+    let open = Windows { latents, visible: None };
+    let out = sampler.forward(queries, &context, &open, &mut Trace::off());
+    checks.push(case.compare("out_nomask", &out.unsqueeze_dim::<3>(1).into_data(), tolerance)?);
+    Ok(checks)
+}
+
+#[derive(Deserialize)]
+struct ProjectorKeys {
+    hidden_size: usize,
+    mm_hidden_size: usize,
+    mm_projector_type: String,
+}
+
+pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
+    let raw = ProjectorKeys::deserialize(case.file("config.json")?)
+        .map_err(|source| CaseError::Json { path: case.folder.join("config.json"), source })?;
+    let name = &raw.mm_projector_type;
+    let kind = ProjectorKind::by_name(name)
+        .ok_or_else(|| case.wrong(format!("no projector is called `{name}`")))?;
+    let features = case.input::<3>("x")?;
+    let [_, tokens, _] = features.dims();
+    let grid = Grid::from_token_count(tokens)
+        .ok_or_else(|| case.wrong(format!("{tokens} tokens are no square grid")))?;
+    let config = ProjectorConfig {
+        kind,
+        input: raw.mm_hidden_size,
+        hidden: raw.hidden_size,
+        token_grid: grid,
+    };
+    let mut projector = Projector::new(&config, &Device::flex());
+    let weights = case.folder.join("model.safetensors");
+    if kind != ProjectorKind::Identity {
+        let checkpoint = Checkpoint::open(&weights)?;
+        let map = keys::projector_alone(kind, "^").prefix("model.");
+        let (loaded, report) =
+            load_into(projector, &checkpoint, &map, &LoadOptions::default())?;
+        report.deny_unused()?;
+        projector = loaded;
+    }
+    let y = projector.forward(&[FeatureGrid::new(features, grid)]).features.into_data();
+    let reference = case.tensor("y")?;
+    let values: Vec<f64> = y.convert::<f64>().iter::<f64>().collect();
+    Ok(vec![compare_values("y", &values, &reference.values, case.tolerance()?)])
+}

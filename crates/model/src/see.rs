@@ -1,0 +1,134 @@
+//! From pictures to visual tokens: preprocess, encode, connect.
+//!
+//! Pictures are taken one at a time, so memory does not grow with their number, and what came out
+//! is shared: a picture that is asked about again is not looked at again (see
+//! [`crate::generate::Session`]).
+
+use std::sync::Arc;
+
+use opabinia_connector::{PictureContext, PictureSize, VisualTokens};
+use opabinia_image::{RgbImage, prepare};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
+use opabinia_vision::pixel_tensor;
+
+use crate::ModelError;
+use crate::load::Model;
+
+/// A picture as the language model will see it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The visual tokens.
+    pub tokens: VisualTokens,
+    /// What in-LLM layers look at, where the connector has such layers.
+    pub context: Option<PictureContext>,
+    /// How the picture was taken, for people.
+    pub view: PictureView,
+}
+
+/// How a picture was seen.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct PictureView {
+    /// Pixels of the picture itself.
+    pub width: u32,
+    /// Pixels of the picture itself.
+    pub height: u32,
+    /// One line per encoder.
+    pub encoders: Vec<EncoderView>,
+    /// Rows of visual tokens.
+    pub rows: usize,
+    /// Visual tokens in a row, the end-of-row token not counted.
+    pub cols: usize,
+    /// Tokens in the sequence, end-of-row tokens included.
+    pub tokens: usize,
+}
+
+/// How one encoder saw a picture.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct EncoderView {
+    /// Published name.
+    pub name: String,
+    /// Side of the square picture it was given, in pixels.
+    pub side: usize,
+    /// Pixels of that side that are padding, left and right or above and below together.
+    pub padding: usize,
+    /// Rows and columns of its own features.
+    pub native: (usize, usize),
+    /// Rows and columns after resampling.
+    pub grid: (usize, usize),
+    /// Width of a feature.
+    pub width: usize,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl Model {
+    /// Looks at a picture with every encoder and connects what they see.
+    ///
+    /// # Errors
+    /// If the model has no vision encoders, or the picture cannot be preprocessed or connected.
+    pub fn see(&self, picture: &RgbImage, trace: &mut Trace) -> Result<Arc<Seen>, ModelError> {
+        let (Some(vision), Some(connector)) = (&self.config.vision, &self.network.connector) else {
+            return Err(ModelError::TextOnly);
+        };
+        let size = PictureSize { width: picture.width(), height: picture.height() };
+        // Refuse before the encoders work for seconds.
+        opabinia_connector::layout::visible_region(size, vision.connector.token_grid())?;
+
+        let mut grids = Vec::new();
+        let mut views = Vec::new();
+        for (i, (encoder, grid)) in self.network.encoders.iter().zip(&vision.grids).enumerate() {
+            let start = std::time::Instant::now();
+            let pixels = prepare(picture, &encoder.preprocessor())?;
+            let [_, _, side, _] = pixels.shape();
+            let pixels = pixel_tensor(pixels, &self.device);
+            trace.record(|| format!("pixels{i}"), &pixels);
+            let seen = encoder.encode(pixels, Some(*grid));
+            trace.record(|| format!("tower{i}"), &seen.features);
+            views.push(EncoderView {
+                name: vision.encoders[i].clone(),
+                side,
+                padding: padding(size, side),
+                native: pair(encoder.grid()),
+                grid: pair(seen.grid),
+                width: seen.width(),
+                seconds: start.elapsed().as_secs_f64(),
+            });
+            grids.push(seen);
+        }
+        let (tokens, context) = self.connect(connector, &grids, size, trace)?;
+        let Grid { rows, cols } = tokens.grid;
+        let view = PictureView {
+            width: size.width,
+            height: size.height,
+            encoders: views,
+            rows,
+            cols,
+            tokens: tokens.len(),
+        };
+        Ok(Arc::new(Seen { tokens, context, view }))
+    }
+
+    fn connect(
+        &self,
+        connector: &opabinia_connector::Connector,
+        grids: &[FeatureGrid],
+        size: PictureSize,
+        trace: &mut Trace,
+    ) -> Result<(VisualTokens, Option<PictureContext>), ModelError> {
+        let connected = connector.forward(grids, &[size], trace)?;
+        let mut tokens = connected.tokens.into_iter();
+        let tokens = tokens.next().expect("one picture in, one block of tokens out");
+        Ok((tokens, connected.contexts.into_iter().next()))
+    }
+}
+
+fn pair(grid: Grid) -> (usize, usize) {
+    (grid.rows, grid.cols)
+}
+
+/// Pixels of a resized square that are padding along its padded axis.
+fn padding(size: PictureSize, side: usize) -> usize {
+    let (long, short) = (size.width.max(size.height), size.width.min(size.height));
+    let kept = f64::from(short) / f64::from(long.max(1)) * side as f64;
+    side - (kept.round() as usize).min(side)
+}

@@ -1,0 +1,465 @@
+//! Finding and fetching models, against a server on this machine that imitates the hub.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use opabinia_weights::hub::{Hub, HubError};
+use sha2::{Digest, Sha256};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const NAME: &str = "owner/model";
+
+/// What the imitated hub has and does.
+#[derive(Default)]
+struct Behaviour {
+    files: HashMap<String, Vec<u8>>,
+    /// Kept outside git: served through a redirect, with a SHA-256.
+    large: Vec<String>,
+    /// Closes the connection after so many bytes, once.
+    drop_after: Option<usize>,
+    /// Announces the hash of other contents.
+    wrong_hash: bool,
+    /// Answers everything with this status.
+    status: Option<u16>,
+    /// Wants this token.
+    token: Option<String>,
+    /// Paths and ranges of the requests.
+    log: Vec<(String, String)>,
+}
+
+struct Server {
+    endpoint: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+}
+
+impl Server {
+    fn start(files: &[(&str, &[u8])], large: &[&str]) -> Self {
+        let behaviour = Arc::new(Mutex::new(Behaviour {
+            files: files
+                .iter()
+                .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
+                .collect(),
+            large: large.iter().map(|&name| name.to_owned()).collect(),
+            ..Behaviour::default()
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (shared, own) = (behaviour.clone(), endpoint.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (shared, own) = (shared.clone(), own.clone());
+                thread::spawn(move || {
+                    // A client that goes away early is none of the server's business.
+                    let _ = serve(&stream.unwrap(), &shared, &own);
+                });
+            }
+        });
+        Self {
+            endpoint,
+            behaviour,
+        }
+    }
+
+    fn hub(&self, cache: &Path) -> Hub {
+        Hub::new(cache)
+            .with_endpoint(&self.endpoint)
+            .with_retries(2, Duration::from_millis(1))
+            .quiet()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.behaviour.lock().unwrap());
+    }
+
+    fn requests(&self) -> usize {
+        self.behaviour.lock().unwrap().log.len()
+    }
+
+    /// Ranges of the requests for the contents of a file.
+    fn ranges(&self, name: &str) -> Vec<String> {
+        let behaviour = self.behaviour.lock().unwrap();
+        let of_file = behaviour.log.iter().filter(|(path, range)| {
+            path.ends_with(name) && path.starts_with("/cdn/") && range != "bytes=0-0"
+        });
+        of_file.map(|(_, range)| range.clone()).collect()
+    }
+}
+
+fn serve(stream: &TcpStream, shared: &Mutex<Behaviour>, endpoint: &str) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().unwrap()?;
+    let path = request.split(' ').nth(1).unwrap().to_owned();
+    let path = path.split('?').next().unwrap().to_owned();
+    let mut headers = HashMap::new();
+    for line in lines {
+        let line = line?;
+        match line.split_once(": ") {
+            Some((key, value)) => headers.insert(key.to_ascii_lowercase(), value.to_owned()),
+            None => break,
+        };
+    }
+    let range = headers.get("range").cloned().unwrap_or_default();
+    let mut behaviour = shared.lock().unwrap();
+    behaviour.log.push((path.clone(), range.clone()));
+    let mut out = stream;
+    let expected = behaviour
+        .token
+        .as_ref()
+        .map(|token| format!("Bearer {token}"));
+    let status = match behaviour.status {
+        None if expected.is_some() && headers.get("authorization") != expected.as_ref() => {
+            Some(401)
+        }
+        status => status,
+    };
+    if let Some(status) = status {
+        return write!(
+            out,
+            "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+    if path == format!("/api/models/{NAME}/revision/main") {
+        let body = listing(&behaviour).to_string();
+        let length = body.len();
+        return write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+    }
+    let name = path.rsplit('/').next().unwrap().to_owned();
+    let Some(bytes) = behaviour.files.get(&name).cloned() else {
+        return write!(
+            out,
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    };
+    let etag = identity(&behaviour, &name);
+    if behaviour.large.contains(&name) && path.starts_with(&format!("/{NAME}/resolve/")) {
+        return write!(
+            out,
+            "HTTP/1.1 302 Found\r\nLocation: {endpoint}/cdn/{name}\r\nX-Linked-Etag: \"{etag}\"\r\n\
+             X-Repo-Commit: {COMMIT}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+    let (from, to) = range_of(&range, bytes.len());
+    let (length, total) = (to - from, bytes.len());
+    write!(
+        out,
+        "HTTP/1.1 206 Partial\r\nContent-Length: {length}\r\nETag: \"{etag}\"\r\n\
+         X-Repo-Commit: {COMMIT}\r\nContent-Range: bytes {from}-{}/{total}\r\n\
+         Connection: close\r\n\r\n",
+        to - 1
+    )?;
+    let mut part = &bytes[from..to];
+    if range != "bytes=0-0"
+        && let Some(limit) = behaviour.drop_after.take()
+    {
+        part = &part[..limit];
+    }
+    out.write_all(part)
+}
+
+fn range_of(range: &str, total: usize) -> (usize, usize) {
+    match range.strip_prefix("bytes=").and_then(|r| r.split_once('-')) {
+        Some((from, "")) => (from.parse().unwrap(), total),
+        Some((from, to)) => (from.parse().unwrap(), to.parse::<usize>().unwrap() + 1),
+        None => (0, total),
+    }
+}
+
+/// The SHA-256 of a large file, and 40 digits of it in place of git's SHA-1 for others.
+fn identity(behaviour: &Behaviour, name: &str) -> String {
+    let wrong = behaviour.wrong_hash && behaviour.large.iter().any(|large| large == name);
+    let hash = if wrong {
+        Sha256::digest(b"something else")
+    } else {
+        Sha256::digest(&behaviour.files[name])
+    };
+    let text = format!("{hash:x}");
+    if behaviour.large.iter().any(|large| large == name) {
+        text
+    } else {
+        text[..40].to_owned()
+    }
+}
+
+fn listing(behaviour: &Behaviour) -> serde_json::Value {
+    let siblings: Vec<_> = behaviour
+        .files
+        .iter()
+        .map(|(name, bytes)| {
+            let id = identity(behaviour, name);
+            if behaviour.large.contains(name) {
+                serde_json::json!({ "rfilename": name, "size": bytes.len(),
+                    "blobId": COMMIT, "lfs": { "sha256": id, "size": bytes.len() } })
+            } else {
+                serde_json::json!({ "rfilename": name, "size": bytes.len(), "blobId": id })
+            }
+        })
+        .collect();
+    serde_json::json!({ "sha": COMMIT, "siblings": siblings })
+}
+
+fn weights() -> Vec<u8> {
+    (0..200_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+fn model() -> Server {
+    Server::start(
+        &[
+            ("config.json", b"{}"),
+            ("model.safetensors", &weights()),
+            ("tf_model.h5", b"not wanted"),
+        ],
+        &["model.safetensors"],
+    )
+}
+
+/// All files below a folder, relative, sorted.
+fn tree(folder: &Path) -> Vec<String> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.is_symlink() {
+                walk(root, &path, found);
+            } else {
+                let path = path.strip_prefix(root).unwrap();
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, folder, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn an_existing_folder_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let hub = Hub::new("/nonexistent").offline(true);
+    assert_eq!(hub.resolve(path, None, &[]).unwrap(), folder.path());
+    assert!(matches!(
+        hub.resolve("./nowhere", None, &[]),
+        Err(HubError::NoSuchPath { .. })
+    ));
+}
+
+#[test]
+fn a_model_is_fetched_once() {
+    let server = model();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let folder = hub.resolve(NAME, None, &[]).unwrap();
+    assert_eq!(
+        fs::read(folder.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    assert_eq!(fs::read(folder.join("config.json")).unwrap(), b"{}");
+    // The layout of the Python libraries, and nothing else.
+    let hash = format!("{:x}", Sha256::digest(weights()));
+    let small = format!("{:x}", Sha256::digest(b"{}"));
+    let mut expected = vec![
+        format!("models--owner--model/blobs/{hash}"),
+        format!("models--owner--model/blobs/{}", &small[..40]),
+        "models--owner--model/refs/main".to_owned(),
+        format!("models--owner--model/snapshots/{COMMIT}/config.json"),
+        format!("models--owner--model/snapshots/{COMMIT}/model.safetensors"),
+    ];
+    expected.sort();
+    assert_eq!(tree(cache.path()), expected);
+
+    let requests = server.requests();
+    assert_eq!(hub.resolve(NAME, None, &[]).unwrap(), folder);
+    assert_eq!(
+        hub.resolve(NAME, Some(COMMIT), &["*.json"]).unwrap(),
+        folder
+    );
+    assert_eq!(
+        server.requests(),
+        requests,
+        "a complete model needs no network"
+    );
+    // A lost link is made again from the contents that are there.
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+    hub.resolve(NAME, None, &[]).unwrap();
+    assert_eq!(server.ranges("model.safetensors"), ["bytes=0-"]);
+}
+
+#[test]
+fn patterns_choose_files() {
+    let server = model();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let folder = hub.resolve(NAME, None, &["*.json"]).unwrap();
+    assert!(!folder.join("model.safetensors").exists());
+    let error = hub.resolve(NAME, None, &["*.gguf"]).unwrap_err();
+    assert!(matches!(&error, HubError::NothingToFetch { available, .. } if available.len() == 3));
+}
+
+#[test]
+fn a_dropped_connection_is_resumed() {
+    let server = model();
+    server.set(|b| b.drop_after = Some(300_000));
+    let cache = tempfile::tempdir().unwrap();
+    let folder = server
+        .hub(cache.path())
+        .resolve(NAME, None, &["*.safetensors"])
+        .unwrap();
+    assert_eq!(
+        fs::read(folder.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    assert_eq!(
+        server.ranges("model.safetensors"),
+        ["bytes=0-", "bytes=300000-"]
+    );
+}
+
+#[test]
+fn what_arrived_is_kept_for_the_next_run() {
+    let server = model();
+    server.set(|b| b.drop_after = Some(300_000));
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path()).with_retries(0, Duration::ZERO);
+    let error = hub.resolve(NAME, None, &["*.safetensors"]).unwrap_err();
+    assert!(matches!(error, HubError::Connection { .. }), "{error}");
+    let folder = hub.resolve(NAME, None, &["*.safetensors"]).unwrap();
+    assert_eq!(
+        fs::read(folder.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    assert_eq!(
+        server.ranges("model.safetensors"),
+        ["bytes=0-", "bytes=300000-"]
+    );
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_removed() {
+    let server = model();
+    server.set(|b| b.wrong_hash = true);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let error = hub.resolve(NAME, None, &["*.safetensors"]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("model.safetensors arrived damaged"), "{text}");
+    assert!(
+        !tree(cache.path())
+            .iter()
+            .any(|file| file.contains("/blobs/") && !file.ends_with(".lock")),
+        "{:?}",
+        tree(cache.path())
+    );
+    server.set(|b| b.wrong_hash = false);
+    assert!(hub.resolve(NAME, None, &["*.safetensors"]).is_ok());
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let server = model();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let error = hub.resolve("owner/other", None, &[]).unwrap_err();
+    assert!(matches!(error, HubError::NotFound { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("`owner/other` (revision `main`)")
+    );
+
+    server.set(|b| b.token = Some("secret".to_owned()));
+    let error = hub.resolve(NAME, None, &[]).unwrap_err();
+    assert!(error.to_string().contains("set HF_TOKEN"), "{error}");
+    let wrong = hub.clone().with_token(Some("wrong"));
+    let error = wrong.resolve(NAME, None, &[]).unwrap_err();
+    assert!(
+        error.to_string().contains("does not give access"),
+        "{error}"
+    );
+    assert!(
+        !error.to_string().contains("wrong"),
+        "tokens are not printed"
+    );
+    let right = hub.clone().with_token(Some("secret"));
+    assert!(right.resolve(NAME, None, &["*.json"]).is_ok());
+
+    server.set(|b| b.status = Some(503));
+    let before = server.requests();
+    let error = right.pull(NAME, None, None).unwrap_err();
+    assert!(
+        matches!(error, HubError::Status { status: 503, .. }),
+        "{error}"
+    );
+    assert_eq!(server.requests() - before, 3, "a busy hub is asked again");
+}
+
+#[test]
+fn offline_uses_the_cache_or_says_what_is_missing() {
+    let server = model();
+    let cache = tempfile::tempdir().unwrap();
+    let offline = server.hub(cache.path()).offline(true);
+    let error = offline.resolve(NAME, None, &[]).unwrap_err();
+    assert!(error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
+    assert_eq!(server.requests(), 0);
+    let folder = server.hub(cache.path()).resolve(NAME, None, &[]).unwrap();
+    let requests = server.requests();
+    assert_eq!(offline.resolve(NAME, None, &[]).unwrap(), folder);
+    assert_eq!(offline.pull(NAME, None, None).unwrap(), folder);
+    assert_eq!(server.requests(), requests);
+}
+
+#[test]
+fn an_unreachable_hub_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let hub = Hub::new(cache.path())
+        .with_endpoint(&format!("http://{address}/"))
+        .with_retries(0, Duration::ZERO)
+        .quiet();
+    let error = hub.resolve(NAME, None, &[]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&format!("http://{address}:")), "{text}");
+}
+
+#[test]
+fn answers_that_lead_out_of_the_cache_are_refused() {
+    let server = Server::start(&[("..", b"x")], &[]);
+    let cache = tempfile::tempdir().unwrap();
+    let error = server
+        .hub(cache.path())
+        .resolve(NAME, None, &["*"])
+        .unwrap_err();
+    assert!(matches!(error, HubError::Protocol { .. }), "{error}");
+}
+
+#[test]
+fn pull_copies_to_a_folder_that_can_be_edited() {
+    let server = model();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let copy = tempfile::tempdir().unwrap();
+    let destination = copy.path().join("model");
+    assert_eq!(
+        hub.pull(NAME, None, Some(&destination)).unwrap(),
+        destination
+    );
+    assert_eq!(tree(&destination), ["config.json", "model.safetensors"]);
+    fs::write(destination.join("config.json"), "edited").unwrap();
+    let cached = hub.resolve(NAME, None, &[]).unwrap();
+    assert_eq!(fs::read(cached.join("config.json")).unwrap(), b"{}");
+    // Pulling again restores the files.
+    hub.pull(NAME, None, Some(&destination)).unwrap();
+    assert_eq!(fs::read(destination.join("config.json")).unwrap(), b"{}");
+}
