@@ -1,1 +1,96 @@
-fn main() {}
+//! The `opabinia` command line.
+//!
+//! One file per verb; a verb parses, builds, calls and prints, and everything a library user would
+//! want lives in the libraries. Data goes to standard output, everything else to standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `parity` found a deviation, 130 interrupted.
+
+mod args;
+mod ask;
+mod chat;
+mod device;
+mod doctor;
+mod encode;
+mod encoders;
+mod failure;
+mod inspect;
+mod interrupt;
+mod load;
+mod output;
+mod parity;
+mod pull;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Keeps freed memory in the process: every tensor operation allocates its result, and with the
+/// system's allocator much of the time goes into page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Cambrian-1, a vision-centric multimodal language model, as one program.
+#[derive(Parser)]
+#[command(
+    name = "opabinia",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 parity found a deviation, \
+                  130 interrupted.\nEnvironment: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; \
+                  OPABINIA_LOG=debug shows what happens inside."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Ask a question, with pictures or without.
+    Ask(ask::Ask),
+    /// Talk with a model, with pictures or without.
+    Chat(chat::Chat),
+    /// Write the features that a vision encoder gives for a picture.
+    Encode(encode::Encode),
+    /// List the vision encoders.
+    Encoders(encoders::Encoders),
+    /// Fetch and inspect models.
+    #[command(subcommand)]
+    Model(ModelVerb),
+    /// Prove that this program computes what the reference computed.
+    Parity(parity::Parity),
+    /// Show devices, processor, memory and caches, and what is wrong with them.
+    Doctor(doctor::Doctor),
+}
+
+#[derive(Subcommand)]
+enum ModelVerb {
+    /// Download a model folder from the Hugging Face hub.
+    Pull(pull::Pull),
+    /// Show what a model is made of, without loading it.
+    Inspect(inspect::Inspect),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_log();
+    let done = match cli.verb {
+        Verb::Ask(verb) => verb.run(),
+        Verb::Chat(verb) => verb.run(),
+        Verb::Encode(verb) => verb.run(),
+        Verb::Encoders(verb) => verb.run(),
+        Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
+        Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
+        Verb::Parity(verb) => verb.run(),
+        Verb::Doctor(verb) => verb.run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// What every verb returns.
+type Outcome = Result<ExitCode, Failure>;

@@ -88,7 +88,6 @@ struct Raw {
 #[derive(Deserialize)]
 struct RawVision {
     mm_vision_tower_aux_list: Vec<String>,
-    #[serde(alias = "vision_tower_aux_token_len_list")]
     mm_vision_tower_aux_token_len_list: Option<Vec<usize>>,
     mm_projector_type: Option<String>,
     image_token_len: usize,
@@ -357,7 +356,7 @@ mod tests {
                 "siglip/CLIP-ViT-SO400M-14-384", "openai/clip-vit-large-patch14-336",
                 "facebook/dinov2-giant-res378", "clip-convnext-XXL-multi-stage"],
             "mm_vision_tower_aux_token_len_list": [576, 576, 576, 9216],
-            "vision_tower_aux_token_len_list_": null,
+            "vision_tower_aux_token_len_list": [576, 576, 576, 9216],
             "image_token_len": 576, "num_query_group": 1, "query_num_list": [576],
             "connector_depth": 3, "image_position": 91, "vision_hidden_size": 1024,
             "connector_only": false, "mm_projector_type": "sva",

@@ -130,6 +130,37 @@ impl Model {
         InLlm::new(sva, packed, position, rule, trace)
     }
 
+    /// The constant image position and the real one, if the constant counts and they differ: then
+    /// in-LLM layers act where the prompt has something else.
+    ///
+    /// # Errors
+    /// If the conversation cannot be made a prompt.
+    pub fn misplaced_image(
+        &self,
+        conversation: &Conversation,
+        generation: &Generation,
+    ) -> Result<Option<(usize, usize)>, ModelError> {
+        let in_llm = self.network.connector.as_ref().and_then(|connector| connector.sva());
+        let in_llm = in_llm.is_some_and(|sva| sva.config().in_llm.is_some());
+        let constant = self.config.vision.as_ref().and_then(|vision| vision.image_position);
+        let (true, Some(constant), ImagePosition::Config) =
+            (in_llm, constant, generation.image_position)
+        else {
+            return Ok(None);
+        };
+        let prompt = self.prompt(conversation)?;
+        let mut places = prompt
+            .tokens
+            .iter()
+            .enumerate()
+            .filter(|(_, token)| **token == opabinia_llm::PromptToken::Image);
+        let actual = match (places.next(), places.next()) {
+            (Some((actual, _)), None) => actual,
+            _ => return Ok(None),
+        };
+        Ok((actual != constant).then_some((constant, actual)))
+    }
+
     /// Answers every row of a batch.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! are, which is how a converted checkpoint is proved, and how this program proves itself.
 
 pub mod config;
+pub mod describe;
 pub mod error;
 pub mod generate;
 pub mod in_llm;

@@ -15,7 +15,7 @@ use opabinia_llm::{ChatTemplate, Decoder, TemplateHints, Tokenizer};
 use opabinia_vision::{Encoder, EncoderSpec, Family, load_encoder};
 use opabinia_weights::{Checkpoint, LoadOptions, LoadReport, WeightDtype, hub, load_into};
 
-use crate::config::{ConnectorKeys, VisionConfig, read_json};
+use crate::config::{ConnectorKeys, VisionConfig};
 use crate::{ModelConfig, ModelError, keys};
 
 /// Everything that has parameters.
@@ -198,13 +198,20 @@ fn find_encoder(
     if checkpoint.keys().any(|key| key.starts_with(&prefix)) {
         return Ok(Source::Inside(prefix));
     }
-    let towers = folder.join("towers");
-    let family = family_folder(spec.entry.family).to_owned();
-    let names = [index.to_string(), name.replace('/', "--"), family];
-    if let Some(found) = names.iter().map(|n| towers.join(n)).find(|path| path.is_dir()) {
+    if let Some(found) = tower_folder(folder, index, spec) {
         return Ok(Source::Path(found));
     }
     Ok(Source::Path(hub::resolve(spec.entry.repo, None, &[])?))
+}
+
+/// The folder of encoder `index` inside a model folder: `towers/` and its position, its published
+/// name with `--` for slashes, or its family.
+pub(crate) fn tower_folder(folder: &Path, index: usize, spec: &EncoderSpec) -> Option<PathBuf> {
+    let towers = folder.join("towers");
+    let published = spec.entry.names.iter().map(|name| name.replace('/', "--"));
+    let family = family_folder(spec.entry.family).to_owned();
+    let mut names = std::iter::once(index.to_string()).chain(published).chain([family]);
+    names.find_map(|name| Some(towers.join(name)).filter(|path| path.is_dir()))
 }
 
 /// Name of a family's folder in `towers/`.
@@ -240,12 +247,4 @@ fn check_widths(
 pub(crate) fn connector_input(checkpoint: &Checkpoint, index: usize) -> Option<usize> {
     let info = checkpoint.info(&format!("model.mm_projector_aux_{index}.0.weight"))?;
     info.shape.get(1).copied()
-}
-
-/// Whether a folder holds a model at all, for messages before loading.
-///
-/// # Errors
-/// If its `config.json` cannot be read.
-pub fn peek(folder: &Path) -> Result<serde_json::Value, ModelError> {
-    read_json(&folder.join("config.json"))
 }

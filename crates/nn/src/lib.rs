@@ -18,6 +18,7 @@ pub mod grid;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
+pub mod pca;
 pub mod resample;
 pub mod rotary;
 pub mod trace;

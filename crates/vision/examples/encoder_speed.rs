@@ -21,12 +21,21 @@ fn main() -> Result<(), VisionError> {
         let encoder = Encoder::random(&EncoderSpec::parse(&name)?, &device)?;
         let side = encoder.side() as usize;
         let pixels = Tensor::random([1, 3, side, side], Distribution::Default, &device);
-        let run = || encoder.encode(pixels.clone(), None).features.sum().into_scalar::<f32>();
+        let run = || {
+            encoder
+                .encode(pixels.clone(), None)
+                .features
+                .sum()
+                .into_scalar::<f32>()
+        };
         run();
         for _ in 0..PASSES {
             let start = Instant::now();
             run();
-            println!("{name}: {side} px in {:.3} s", start.elapsed().as_secs_f64());
+            println!(
+                "{name}: {side} px in {:.3} s",
+                start.elapsed().as_secs_f64()
+            );
         }
     }
     Ok(())

@@ -58,21 +58,19 @@ pub(crate) const LARGE_PATCH14: VitConfig = VitConfig {
 
 /// Reads transformers' `CLIPVisionConfig`, or the `vision_config` of a `CLIPConfig`.
 pub(crate) fn from_transformers(vision: &Fields<'_>) -> Result<VitConfig, VisionError> {
-    from_transformers_with(vision, BASE_PATCH32)
+    from_transformers_with(vision, BASE_PATCH32, Activation::QuickGelu)
 }
 
-/// The fields that CLIP and SigLIP share in transformers; absent ones are those of `default`.
+/// The fields that CLIP and SigLIP share in transformers; absent ones are those of `default`
+/// and `act`.
 pub(crate) fn from_transformers_with(
     vision: &Fields<'_>,
     default: VitConfig,
+    act: Activation,
 ) -> Result<VitConfig, VisionError> {
     if vision.size("num_channels", 3)? != 3 {
         return Err(vision.refuse("num_channels", "3: pictures are red, green, blue"));
     }
-    let act = match default.feed_forward {
-        FeedForwardKind::Mlp(act) => act,
-        FeedForwardKind::SwiGlu => Activation::Silu,
-    };
     let config = VitConfig {
         width: vision.size("hidden_size", default.width)?,
         layers: vision.size(KEYS.layers, default.layers)?,

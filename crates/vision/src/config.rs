@@ -191,10 +191,15 @@ fn from_timm_arch(arch: &Fields<'_>) -> Result<EncoderConfig, VisionError> {
 
 #[cfg(test)]
 mod tests {
+    use burn::prelude::Device;
     use opabinia_nn::Activation;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use serde_json::json;
 
     use super::*;
+    use crate::encoder::Encoder;
+    use crate::registry::REGISTRY;
     use crate::siglip::Layout;
     use crate::transformer::FeedForwardKind;
 
@@ -293,5 +298,101 @@ mod tests {
         let act = json!({"model_type": "clip_vision_model", "hidden_act": "mish"});
         assert!(parse(&act).unwrap_err().to_string().contains("quick_gelu"));
         assert!(parse(&json!([1])).is_err());
+    }
+
+    /// Small configurations of every style, with the keys that are read.
+    fn published() -> Vec<Value> {
+        let vision = json!({
+            "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_channels": 3,
+            "intermediate_size": 9, "patch_size": 4, "image_size": 8, "layer_norm_eps": 1e-6,
+            "hidden_act": "gelu",
+        });
+        let arch = json!({
+            "class_token": false, "global_pool": "map", "embed_dim": 8, "depth": 1, "num_heads": 2,
+            "mlp_ratio": 2.5, "patch_size": 4, "img_size": 8, "norm_eps": 1e-6, "qkv_bias": true,
+        });
+        let mut dinov2 = vision.clone();
+        for (key, value) in [("model_type", json!("dinov2")), ("mlp_ratio", json!(4))] {
+            dinov2[key] = value;
+        }
+        vec![
+            dinov2,
+            json!({"model_type": "clip", "vision_config": vision}),
+            json!({"model_type": "siglip", "vision_config": vision}),
+            json!({"architecture": "vit_base_patch16_siglip_224", "model_args": arch}),
+            json!({"model_cfg": {"vision_cfg": {}}, "timm_arch": arch}),
+            json!({"model_cfg": {"vision_cfg": {}}, "timm_arch": {
+                "depths": [1, 1, 1, 1], "dims": [4, 4, 4, 4], "norm_eps": 1e-6}}),
+            json!({"model_cfg": {"vision_cfg": {
+                "timm_model_name": "vit_base_patch16_siglip_224", "image_size": 64}}}),
+        ]
+    }
+
+    fn keys_of(value: &Value, at: &str, keys: &mut Vec<String>) {
+        for (key, inner) in value.as_object().into_iter().flatten() {
+            let path = format!("{at}/{key}");
+            keys_of(inner, &path, keys);
+            keys.push(path);
+        }
+    }
+
+    /// Every key of every style.
+    fn places() -> Vec<(usize, String)> {
+        let mut places = Vec::new();
+        for (i, config) in published().iter().enumerate() {
+            let mut keys = Vec::new();
+            keys_of(config, "", &mut keys);
+            places.extend(keys.into_iter().map(|key| (i, key)));
+        }
+        places
+    }
+
+    fn odd_values() -> Vec<Value> {
+        vec![
+            json!(null),
+            json!(true),
+            json!(0),
+            json!(1),
+            json!(-7),
+            json!(7),
+            json!(65_535),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(0.3),
+            json!(""),
+            json!("gelu"),
+            json!([]),
+            json!([1, 2, 3, 4]),
+            json!([0, 1, 2, 65_535]),
+            json!({}),
+            json!({"depth": 2}),
+        ]
+    }
+
+    #[test]
+    fn the_configurations_to_be_changed_are_readable() {
+        assert!(published().iter().all(|config| parse(config).is_ok()));
+    }
+
+    proptest! {
+        /// Two odd values in a good configuration give a network or an error, never a panic.
+        #[test]
+        fn odd_configurations_are_answered(
+            first in select(places()), value in select(odd_values()),
+            second in select(places()), other in select(odd_values()),
+        ) {
+            let mut config = published().swap_remove(first.0);
+            for (place, value) in [(&first.1, value), (&second.1, other)] {
+                if let Some(old) = config.pointer_mut(place) {
+                    *old = value;
+                }
+            }
+            if let Ok(config) = parse(&config) {
+                let rows = REGISTRY.iter();
+                for entry in rows.filter(|entry| entry.family == config.family()).take(1) {
+                    let _ = Encoder::new(&entry.spec(), config, &Device::flex());
+                }
+            }
+        }
     }
 }

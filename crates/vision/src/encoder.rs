@@ -51,7 +51,11 @@ impl Encoder {
         let (wanted, found) = (spec.entry.family, config.family());
         if wanted != found {
             let name = spec.entry.name();
-            return Err(VisionError::FamilyMismatch { name, wanted, found });
+            return Err(VisionError::FamilyMismatch {
+                name,
+                wanted,
+                found,
+            });
         }
         let encoder = Self {
             network: Network::new(spec, &config, device)?,
@@ -174,11 +178,16 @@ impl Encoder {
         self.spec.side.unwrap_or_else(|| self.config.side())
     }
 
-    /// The network's own grid on its pictures.
+    /// The network's own grid on its pictures; of several stages, the finest one's.
     #[must_use]
     pub fn grid(&self) -> Grid {
-        let side = self.side() as usize;
-        self.native_grid([1, 3, side, side])
+        self.grid_at(self.side())
+    }
+
+    /// The network's own grid on pictures of another side in pixels.
+    #[must_use]
+    pub fn grid_at(&self, side: u32) -> Grid {
+        self.native_grid([1, 3, side as usize, side as usize])
     }
 
     /// The grid that [`encode`](Self::encode) gives if nothing else is asked for.

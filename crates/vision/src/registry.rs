@@ -74,7 +74,7 @@ pub struct EncoderFiles {
     pub weights: &'static [&'static str],
 }
 
-const TRANSFORMERS_FILES: EncoderFiles = EncoderFiles {
+const PLAIN_FILES: EncoderFiles = EncoderFiles {
     config: "config.json",
     weights: &["model.safetensors", "pytorch_model.bin"],
 };
@@ -95,7 +95,7 @@ const fn openai_clip(
         family: Family::Clip,
         title,
         repo: names[0],
-        files: TRANSFORMERS_FILES,
+        files: PLAIN_FILES,
         licence: "MIT",
         config: EncoderConfig::Clip(config),
         side: None,
@@ -136,7 +136,7 @@ const fn dinov2_row(
         family: Family::Dinov2,
         title,
         repo,
-        files: TRANSFORMERS_FILES,
+        files: PLAIN_FILES,
         licence: "Apache-2.0",
         config: EncoderConfig::Dinov2(config),
         side: None,
@@ -216,14 +216,17 @@ pub static REGISTRY: &[EncoderEntry] = &[
         &["google/siglip-so400m-patch14-384"],
         "SigLIP SO400M/14 384 (transformers)",
         "google/siglip-so400m-patch14-384",
-        TRANSFORMERS_FILES,
+        PLAIN_FILES,
         siglip::SO400M_384_TRANSFORMERS,
     ),
     siglip_row(
-        &["timm/vit_so400m_patch14_siglip_384"],
+        &[
+            "timm/vit_so400m_patch14_siglip_384.webli",
+            "timm/vit_so400m_patch14_siglip_384",
+        ],
         "SigLIP SO400M/14 384 (timm)",
-        "timm/vit_so400m_patch14_siglip_384",
-        TRANSFORMERS_FILES,
+        "timm/vit_so400m_patch14_siglip_384.webli",
+        PLAIN_FILES,
         siglip::SO400M_384,
     ),
     openai_clip(
@@ -378,12 +381,11 @@ pub struct EncoderDescription {
 }
 
 /// The facts of every encoder, in the order of the registry.
-#[must_use]
-pub fn describe() -> Vec<EncoderDescription> {
-    REGISTRY
-        .iter()
-        .filter_map(|entry| entry.describe().ok())
-        .collect()
+///
+/// # Errors
+/// As [`EncoderEntry::describe`].
+pub fn describe() -> Result<Vec<EncoderDescription>, VisionError> {
+    REGISTRY.iter().map(EncoderEntry::describe).collect()
 }
 
 #[cfg(test)]
@@ -410,7 +412,7 @@ mod tests {
             let pixels = (entry.preprocessor)(description.side);
             assert!(pixels.validate().is_ok(), "{}", entry.name());
         }
-        assert_eq!(describe().len(), REGISTRY.len());
+        assert_eq!(describe().unwrap().len(), REGISTRY.len());
     }
 
     fn facts(name: &str) -> (u32, usize, usize, usize, u64) {

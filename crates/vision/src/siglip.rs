@@ -172,12 +172,8 @@ const fn timm_vit(arguments: TimmArguments) -> VitConfig {
 
 /// Reads transformers' `SiglipVisionConfig`, or the `vision_config` of a `SiglipConfig`.
 pub(crate) fn from_transformers(vision: &Fields<'_>) -> Result<SiglipConfig, VisionError> {
-    let tanh = FeedForwardKind::Mlp(Activation::GeluTanh);
-    let default = VitConfig {
-        feed_forward: tanh,
-        ..timm_vit(TIMM_DEFAULT)
-    };
-    let vit = clip::from_transformers_with(vision, default)?;
+    let default = timm_vit(TIMM_DEFAULT);
+    let vit = clip::from_transformers_with(vision, default, Activation::GeluTanh)?;
     Ok(SiglipConfig {
         vit,
         layout: Layout::Transformers,

@@ -215,7 +215,7 @@ impl Case {
 
 /// Compares elementwise; shapes must be equal too.
 pub fn compare(name: &str, ours: &TensorData, reference: &Reference, tolerance: Tolerance) -> Check {
-    let shape: Vec<usize> = ours.shape.iter().copied().collect();
+    let shape: Vec<usize> = ours.shape().iter().copied().collect();
     if shape != reference.shape {
         let difference = format!("shape {shape:?}, not {:?}", reference.shape);
         return mismatch(name, difference);

@@ -134,6 +134,11 @@ impl Hub {
         Ok(hub)
     }
 
+    /// The folder that holds the models.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// Another hub, such as a mirror: `http://host:port`.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: &str) -> Self {

@@ -1,0 +1,181 @@
+//! Flags that several verbs share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use opabinia_image::ImageLimits;
+use opabinia_llm::SamplingOptions;
+use opabinia_model::{Generation, ImagePosition};
+use opabinia_weights::WeightDtype;
+
+use crate::failure::Failure;
+
+/// Which model, and how it is loaded.
+#[derive(Args)]
+pub struct ModelArgs {
+    /// Model folder, or a name on the Hugging Face hub such as `nyu-visionx/cambrian-8b`.
+    #[arg(short, long, env = "OPABINIA_MODEL")]
+    pub model: String,
+    /// Weights of a vision encoder, `NAME=PATH`; NAME is its published name or its position.
+    ///
+    /// Without it they are looked for inside the checkpoint, in `towers/` of the model folder, and
+    /// on the hub.
+    #[arg(long = "encoder-weights", value_name = "NAME=PATH")]
+    pub encoder_weights: Vec<String>,
+    /// Type of the large weights in memory.
+    #[arg(long, value_enum, default_value_t = DtypeArg::Stored)]
+    pub dtype: DtypeArg,
+    /// Device to run on: auto, cpu, cuda, cuda:1, vulkan, metal, rocm.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Chat template instead of the checkpoint's own.
+    #[arg(long)]
+    pub template: Option<String>,
+}
+
+/// Types of weights in memory.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DtypeArg {
+    /// As the file has them.
+    Stored,
+    /// 32 bits.
+    F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+    /// 16 bits.
+    F16,
+}
+
+impl From<DtypeArg> for WeightDtype {
+    fn from(dtype: DtypeArg) -> Self {
+        match dtype {
+            DtypeArg::Stored => Self::AsStored,
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::Bf16 => Self::Bf16,
+            DtypeArg::F16 => Self::F16,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The `NAME=PATH` pairs.
+    pub fn encoder_paths(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
+        let pair = |text: &String| {
+            let (name, path) = text.split_once('=').ok_or_else(|| {
+                Failure::new(format!("`--encoder-weights {text}` has no `=`"))
+                    .hint("write `--encoder-weights NAME=PATH`, once per encoder")
+            })?;
+            Ok((name.to_owned(), PathBuf::from(path)))
+        };
+        self.encoder_weights.iter().map(pair).collect()
+    }
+}
+
+/// How answers are generated.
+#[derive(Args)]
+pub struct SamplingArgs {
+    /// Randomness; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Only the likeliest tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Only this many of the likeliest tokens.
+    #[arg(long)]
+    pub top_k: Option<u32>,
+    /// Only tokens at least this likely, relative to the likeliest.
+    #[arg(long)]
+    pub min_p: Option<f32>,
+    /// Above 1 avoids tokens that were written before.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Same seed, same answer.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Longest answer in tokens.
+    #[arg(long, default_value_t = 512)]
+    pub max_new_tokens: usize,
+    /// Text that ends an answer; may be given several times.
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Token id that ends an answer; may be given several times.
+    #[arg(long = "stop-id")]
+    pub stop_ids: Vec<u32>,
+    /// Tokens of the prompt that are read at once; fewer need less memory.
+    #[arg(long, default_value_t = 1024, value_parser = positive)]
+    pub prefill_chunk: usize,
+    /// Where in-LLM layers look for visual tokens: at the constant of config.json, as the reference
+    /// does, or where they are.
+    #[arg(long, value_enum, default_value_t = PositionArg::Config)]
+    pub image_position: PositionArg,
+}
+
+/// See [`ImagePosition`].
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PositionArg {
+    /// The constant `image_position`.
+    Config,
+    /// Their real place.
+    Actual,
+}
+
+impl SamplingArgs {
+    /// As the library takes them, checked.
+    pub fn generation(&self) -> Result<Generation, Failure> {
+        let sampling = SamplingOptions {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            max_new_tokens: self.max_new_tokens,
+            stop: self.stop.clone(),
+            stop_ids: self.stop_ids.clone(),
+        };
+        sampling.validate()?;
+        Ok(Generation {
+            sampling,
+            prefill_chunk: self.prefill_chunk,
+            image_position: match self.image_position {
+                PositionArg::Config => ImagePosition::Config,
+                PositionArg::Actual => ImagePosition::Actual,
+            },
+            ..Generation::default()
+        })
+    }
+}
+
+/// Limits for pictures from outside.
+#[derive(Args)]
+pub struct ImageArgs {
+    /// Most pixels of a picture.
+    #[arg(long, env = "OPABINIA_MAX_IMAGE_PIXELS", default_value_t = ImageLimits::default().max_pixels)]
+    pub max_image_pixels: u64,
+    /// Longest side of a picture in pixels.
+    #[arg(long, env = "OPABINIA_MAX_IMAGE_SIDE", default_value_t = ImageLimits::default().max_side)]
+    pub max_image_side: u32,
+    /// Largest file of a picture in bytes.
+    #[arg(long, env = "OPABINIA_MAX_IMAGE_BYTES", default_value_t = ImageLimits::default().max_bytes)]
+    pub max_image_bytes: u64,
+}
+
+impl ImageArgs {
+    /// As the library takes them.
+    pub fn limits(&self) -> ImageLimits {
+        ImageLimits {
+            max_pixels: self.max_image_pixels,
+            max_side: self.max_image_side,
+            max_bytes: self.max_image_bytes,
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}
