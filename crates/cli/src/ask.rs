@@ -62,8 +62,9 @@ impl Ask {
             return Err(Failure::new("no question"));
         };
         if question.trim().is_empty() {
-            return Err(Failure::new("the question is empty")
-                .hint("the last argument is the question: `opabinia ask photo.png \"What is it?\"`"));
+            return Err(Failure::new("the question is empty").hint(
+                "the last argument is the question: `opabinia ask photo.png \"What is it?\"`",
+            ));
         }
         // Pictures first: a broken one should not cost the time to load a model.
         let limits = self.image.limits();
@@ -79,7 +80,11 @@ impl Ask {
                 .iter()
                 .map(|picture| Ok(session.see(picture)?))
                 .collect::<Result<Vec<_>, Failure>>()?;
-            let asked = Asked { question, pictures, seen: &seen };
+            let asked = Asked {
+                question,
+                pictures,
+                seen: &seen,
+            };
             if self.answer(&model, &mut session, &asked, &generation)? {
                 return Ok(ExitCode::from(130));
             }
@@ -100,8 +105,7 @@ impl Ask {
                 load::describe_view(&seen.view, *remembered);
             }
         }
-        let mut conversation =
-            Conversation::question(asked.question).with_images(asked.seen.len());
+        let mut conversation = Conversation::question(asked.question).with_images(asked.seen.len());
         conversation.system.clone_from(&self.system);
         let seen: Vec<Arc<Seen>> = asked.seen.iter().map(|(seen, _)| seen.clone()).collect();
         warn_of_position(model, &conversation, generation)?;
@@ -137,13 +141,28 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn json(&self, answer: &Answer) -> Result<String, Failure> {
-        let pictures = self.pictures.iter().zip(self.seen).map(|(source, (seen, remembered))| {
-            // A data URL is a picture, not a name.
-            let source = if source.starts_with("data:") { "data:" } else { source };
-            JsonPicture { source, remembered: *remembered, view: &seen.view }
-        });
-        let line =
-            JsonAnswer { question: self.question, answer, pictures: pictures.collect() };
+        let pictures = self
+            .pictures
+            .iter()
+            .zip(self.seen)
+            .map(|(source, (seen, remembered))| {
+                // A data URL is a picture, not a name.
+                let source = if source.starts_with("data:") {
+                    "data:"
+                } else {
+                    source
+                };
+                JsonPicture {
+                    source,
+                    remembered: *remembered,
+                    view: &seen.view,
+                }
+            });
+        let line = JsonAnswer {
+            question: self.question,
+            answer,
+            pictures: pictures.collect(),
+        };
         Ok(serde_json::to_string(&line)?)
     }
 }
@@ -168,7 +187,10 @@ fn warn_of_position(
 pub fn describe(answer: &Answer) {
     let tokens = answer.ids.len();
     let rate = if answer.decode_seconds > 0.0 {
-        format!("{:.1} tokens/s", tokens.saturating_sub(1) as f64 / answer.decode_seconds)
+        format!(
+            "{:.1} tokens/s",
+            tokens.saturating_sub(1) as f64 / answer.decode_seconds
+        )
     } else {
         "at once".into()
     };

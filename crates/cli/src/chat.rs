@@ -97,7 +97,9 @@ impl Chat {
             talk.say(line, generation, self.verbose)?;
             return Ok(true);
         };
-        let (verb, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let (verb, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
         match (verb, rest.trim()) {
             ("quit" | "exit", _) => return Ok(false),
             ("help", _) => output::note(HELP),
@@ -115,7 +117,10 @@ impl<'a> Talk<'a> {
     fn new(model: &'a Model, system: Option<String>) -> Self {
         Self {
             session: Session::new(model),
-            conversation: Conversation { system, turns: Vec::new() },
+            conversation: Conversation {
+                system,
+                turns: Vec::new(),
+            },
             shown: Vec::new(),
             waiting: Vec::new(),
         }
@@ -127,7 +132,10 @@ impl<'a> Talk<'a> {
         if chat.verbose {
             load::describe_view(&seen.view, remembered);
         } else {
-            output::note(&format!("looked at {path}: {} visual tokens", seen.view.tokens));
+            output::note(&format!(
+                "looked at {path}: {} visual tokens",
+                seen.view.tokens
+            ));
         }
         self.waiting.push(seen);
         Ok(())
@@ -144,12 +152,14 @@ impl<'a> Talk<'a> {
 
         interrupt::reset();
         let mut at_start = true;
-        let answer = self.session.answer(&conversation, &shown, generation, &mut |_, piece| {
-            let piece = if at_start { piece.trim_start() } else { piece };
-            at_start &= piece.is_empty();
-            output::piece(piece);
-            !interrupt::asked()
-        })?;
+        let answer = self
+            .session
+            .answer(&conversation, &shown, generation, &mut |_, piece| {
+                let piece = if at_start { piece.trim_start() } else { piece };
+                at_start &= piece.is_empty();
+                output::piece(piece);
+                !interrupt::asked()
+            })?;
         output::piece("\n");
         if answer.stop == StopReason::Cancelled {
             output::note("(stopped)");
@@ -160,7 +170,11 @@ impl<'a> Talk<'a> {
         }
         conversation.turns.pop();
         // A template cannot hold an empty answer.
-        let text = if answer.text.is_empty() { "…".into() } else { answer.text };
+        let text = if answer.text.is_empty() {
+            "…".into()
+        } else {
+            answer.text
+        };
         conversation.turns.push(Turn::assistant(text));
         self.conversation = conversation;
         self.shown = shown;
@@ -173,7 +187,8 @@ impl<'a> Talk<'a> {
         if let Some(turn) = self.conversation.turns.pop() {
             let said = turn.text.unwrap_or_default();
             let pictures = said.matches(IMAGE_PLACEHOLDER).count();
-            self.shown.truncate(self.shown.len().saturating_sub(pictures));
+            self.shown
+                .truncate(self.shown.len().saturating_sub(pictures));
         }
     }
 

@@ -48,7 +48,11 @@ fn backends() -> Vec<Backend> {
             #[cfg(not(feature = "vulkan"))]
             kind: None,
         },
-        Backend { name: "cpu", compiled: true, kind: Some(DeviceType::Flex) },
+        Backend {
+            name: "cpu",
+            compiled: true,
+            kind: Some(DeviceType::Flex),
+        },
     ]
 }
 
@@ -67,14 +71,23 @@ pub fn all() -> Vec<Found> {
     for backend in backends() {
         let Some(kind) = backend.kind else { continue };
         if backend.name == "cpu" {
-            found.push(Found { name: "cpu".into(), device: Device::flex() });
+            found.push(Found {
+                name: "cpu".into(),
+                device: Device::flex(),
+            });
             continue;
         }
         let devices = quietly(move || {
-            Device::enumerate(kind).iter().cloned().collect::<Vec<Device>>()
+            Device::enumerate(kind)
+                .iter()
+                .cloned()
+                .collect::<Vec<Device>>()
         });
         for (i, device) in devices.unwrap_or_default().into_iter().enumerate() {
-            found.push(Found { name: format!("{}:{i}", backend.name), device });
+            found.push(Found {
+                name: format!("{}:{i}", backend.name),
+                device,
+            });
         }
     }
     found
@@ -92,13 +105,19 @@ fn quietly<T>(run: impl FnOnce() -> T + std::panic::UnwindSafe) -> Option<T> {
 /// Backends that were compiled in, and those that were not.
 pub fn compiled() -> (Vec<&'static str>, Vec<&'static str>) {
     let (yes, no): (Vec<_>, Vec<_>) = backends().into_iter().partition(|b| b.compiled);
-    (yes.iter().map(|b| b.name).collect(), no.iter().map(|b| b.name).collect())
+    (
+        yes.iter().map(|b| b.name).collect(),
+        no.iter().map(|b| b.name).collect(),
+    )
 }
 
 /// Finds the device that a name means: `auto`, `cpu`, `cuda`, `cuda:1`, …
 pub fn find(name: &str) -> Result<Found, Failure> {
     if name == "cpu" {
-        return Ok(Found { name: "cpu".into(), device: Device::flex() });
+        return Ok(Found {
+            name: "cpu".into(),
+            device: Device::flex(),
+        });
     }
     if name == "auto" {
         return all()
@@ -113,16 +132,23 @@ pub fn find(name: &str) -> Result<Found, Failure> {
     let known = backends();
     let names: Vec<&str> = known.iter().map(|b| b.name).collect();
     let Some(entry) = known.iter().find(|b| b.name == backend) else {
-        return Err(Failure::new(format!("no device is called `{name}`"))
-            .hint(format!("use auto, or one of {}; `cuda:1` is the second CUDA device", names.join(", "))));
+        return Err(
+            Failure::new(format!("no device is called `{name}`")).hint(format!(
+                "use auto, or one of {}; `cuda:1` is the second CUDA device",
+                names.join(", ")
+            )),
+        );
     };
     let Some(index) = index else {
         return Err(Failure::new(format!("`{name}` does not say which device"))
             .hint(format!("write `{backend}` or `{backend}:0`")));
     };
     if !entry.compiled {
-        return Err(Failure::new(format!("this program was built without {backend}"))
-            .hint(format!("build it with `cargo build --release --features {backend}`")));
+        return Err(
+            Failure::new(format!("this program was built without {backend}")).hint(format!(
+                "build it with `cargo build --release --features {backend}`"
+            )),
+        );
     }
     let wanted = format!("{backend}:{index}");
     let found = all().into_iter().find(|found| found.name == wanted);

@@ -51,17 +51,27 @@ impl Doctor {
             return Ok(ExitCode::SUCCESS);
         }
         let none = || "none".to_owned();
-        let cache = found.cache.as_deref().map_or_else(none, |path| path.display().to_string());
+        let cache = found
+            .cache
+            .as_deref()
+            .map_or_else(none, |path| path.display().to_string());
         let lines = [
             ("opabinia", env!("CARGO_PKG_VERSION").to_owned()),
             ("devices", found.devices.join(", ")),
             ("backends", found.compiled.join(", ")),
             ("not built in", found.missing.join(", ")),
-            ("processor", format!("{} threads; {}", found.threads, found.abilities.join(", "))),
+            (
+                "processor",
+                format!("{} threads; {}", found.threads, found.abilities.join(", ")),
+            ),
             ("kernels", found.kernels.to_owned()),
             (
                 "memory",
-                format!("{}, {} free", output::bytes(found.memory), output::bytes(found.available)),
+                format!(
+                    "{}, {} free",
+                    output::bytes(found.memory),
+                    output::bytes(found.available)
+                ),
             ),
             ("hub cache", cache),
         ];
@@ -108,7 +118,11 @@ fn problems(found: &Findings) -> Vec<String> {
     let mut problems = Vec::new();
     let gpus = found.compiled.iter().filter(|name| **name != "cpu");
     for backend in gpus {
-        if !found.devices.iter().any(|device| device.starts_with(backend)) {
+        if !found
+            .devices
+            .iter()
+            .any(|device| device.starts_with(backend))
+        {
             problems.push(format!(
                 "{backend} is built in, but no such device answers: its driver is missing or too \
                  old"
@@ -149,7 +163,9 @@ fn problems(found: &Findings) -> Vec<String> {
 
 /// Where hub files are kept; the same folder as the Python libraries'.
 fn hub_cache() -> Option<PathBuf> {
-    opabinia_weights::hub::Hub::from_env().ok().map(|hub| hub.cache().to_path_buf())
+    opabinia_weights::hub::Hub::from_env()
+        .ok()
+        .map(|hub| hub.cache().to_path_buf())
 }
 
 /// Whether a folder, or the nearest one above it that exists, can be written.
@@ -166,7 +182,9 @@ fn abilities() -> Vec<&'static str> {
     macro_rules! check {
         ($($name:tt),*) => { $( if is_x86_feature_detected!($name) { found.push($name); } )* };
     }
-    check!("sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl");
+    check!(
+        "sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl"
+    );
     check!("avx512bf16", "avx512vnni", "avxvnni");
     found
 }

@@ -77,11 +77,16 @@ impl Encode {
         let features = on_cpu(features)?;
         if self.verbose {
             let seconds = start.elapsed().as_secs_f64();
-            output::note(&format!("{seconds:.2} s for {grid} features of width {width}"));
+            output::note(&format!(
+                "{seconds:.2} s for {grid} features of width {width}"
+            ));
         }
         format.write(&self.out, &features)?;
         components(&features)?.save_png(&self.picture)?;
-        output::data(&format!("{}  {grid} features of width {width}", self.out.display()));
+        output::data(&format!(
+            "{}  {grid} features of width {width}",
+            self.out.display()
+        ));
         output::data(&format!("{}  principal components", self.picture.display()));
         Ok(ExitCode::SUCCESS)
     }
@@ -90,8 +95,11 @@ impl Encode {
 fn token_grid(tokens: usize) -> Result<Grid, Failure> {
     Grid::from_token_count(tokens).ok_or_else(|| {
         let side = tokens.isqrt();
-        Failure::new(format!("{tokens} tokens are no square grid"))
-            .hint(format!("use {} or {}", side * side, (side + 1) * (side + 1)))
+        Failure::new(format!("{tokens} tokens are no square grid")).hint(format!(
+            "use {} or {}",
+            side * side,
+            (side + 1) * (side + 1)
+        ))
     })
 }
 
@@ -99,7 +107,10 @@ fn token_grid(tokens: usize) -> Result<Grid, Failure> {
 fn on_cpu(features: FeatureGrid) -> Result<FeatureGrid, Failure> {
     let grid = features.grid;
     let data = features.features.into_data().convert::<f32>();
-    Ok(FeatureGrid::new(burn::tensor::Tensor::from_data(data, &Device::flex()), grid))
+    Ok(FeatureGrid::new(
+        burn::tensor::Tensor::from_data(data, &Device::flex()),
+        grid,
+    ))
 }
 
 /// The first three principal components as colours, enlarged without smoothing.
@@ -123,8 +134,10 @@ impl Format {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("npy") => Ok(Self::Npy),
-            _ => Err(Failure::new(format!("cannot tell the format of `{}`", path.display()))
-                .hint("end it in .safetensors or .npy")),
+            _ => Err(
+                Failure::new(format!("cannot tell the format of `{}`", path.display()))
+                    .hint("end it in .safetensors or .npy"),
+            ),
         }
     }
 
@@ -132,7 +145,10 @@ impl Format {
     fn write(&self, path: &Path, features: &FeatureGrid) -> Result<(), Failure> {
         let shape = [features.grid.rows, features.grid.cols, features.width()];
         let values: Vec<f32> = features.features.to_data().iter::<f32>().collect();
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         let written = match self {
             Self::Safetensors => {
                 let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes)?;
@@ -140,9 +156,7 @@ impl Format {
             }
             Self::Npy => write_npy(path, &shape, &bytes),
         };
-        written.map_err(|error| {
-            Failure::new(format!("cannot write `{}`: {error}", path.display()))
-        })
+        written.map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))
     }
 }
 
@@ -150,9 +164,8 @@ impl Format {
 /// the values.
 fn write_npy(path: &Path, shape: &[usize; 3], bytes: &[u8]) -> std::io::Result<()> {
     let [rows, cols, width] = shape;
-    let mut header = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}, {width}), }}"
-    );
+    let mut header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}, {width}), }}");
     const PREFIX: usize = 10;
     let padding = 63 - (PREFIX + header.len()) % 64;
     header.push_str(&" ".repeat(padding));

@@ -19,7 +19,7 @@ pub struct Encoders {
 impl Encoders {
     /// Prints the table.
     pub fn run(self) -> Outcome {
-        let rows = describe();
+        let rows = describe()?;
         if self.json {
             for row in rows {
                 let line = json!({
@@ -47,8 +47,16 @@ impl Encoders {
                 ]
             })
             .collect();
-        let header =
-            ["name", "family", "input", "patch", "grid", "width", "parameters", "licence"];
+        let header = [
+            "name",
+            "family",
+            "input",
+            "patch",
+            "grid",
+            "width",
+            "parameters",
+            "licence",
+        ];
         output::data(&output::table(&header, &rows));
         Ok(ExitCode::SUCCESS)
     }

@@ -15,7 +15,10 @@ pub struct Failure {
 impl Failure {
     /// A failure that has no error behind it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { error: message.into().into(), hint: None }
+        Self {
+            error: message.into().into(),
+            hint: None,
+        }
     }
 
     /// Says what to do.
@@ -47,6 +50,9 @@ impl Failure {
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: Box::new(error), hint: None }
+        Self {
+            error: Box::new(error),
+            hint: None,
+        }
     }
 }

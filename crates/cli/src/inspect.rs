@@ -33,7 +33,11 @@ impl Inspect {
 }
 
 fn show(model: &Description) {
-    output::data(&format!("{} ({})", model.folder.display(), model.model_type));
+    output::data(&format!(
+        "{} ({})",
+        model.folder.display(),
+        model.model_type
+    ));
     for (i, part) in model.parts.iter().enumerate() {
         let last = i + 1 == model.parts.len();
         output::data(&format!(
@@ -46,7 +50,11 @@ fn show(model: &Description) {
         ));
         for (j, line) in part.details.iter().enumerate() {
             let stem = if last { "  " } else { "│ " };
-            let branch = if j + 1 == part.details.len() { "└─" } else { "├─" };
+            let branch = if j + 1 == part.details.len() {
+                "└─"
+            } else {
+                "├─"
+            };
             output::data(&format!("{stem} {branch} {line}"));
         }
     }
@@ -58,8 +66,18 @@ fn show(model: &Description) {
         ));
     }
     output::data(&format!("longest prompt     {} tokens", model.max_length));
-    output::data(&format!("template           {} ({})", model.template.0, model.template.1));
-    let Cost { weights, cache, workspace, encode_flop, prefill_flop, .. } = model.cost;
+    output::data(&format!(
+        "template           {} ({})",
+        model.template.0, model.template.1
+    ));
+    let Cost {
+        weights,
+        cache,
+        workspace,
+        encode_flop,
+        prefill_flop,
+        ..
+    } = model.cost;
     output::data(&format!(
         "memory             {} weights as stored, {} cache for a full context, {} to work",
         output::bytes(weights),

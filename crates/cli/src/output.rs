@@ -1,6 +1,10 @@
 //! The one place that prints.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the one place that prints"
+)]
 
 use std::io::{IsTerminal, Write};
 
@@ -16,7 +20,11 @@ pub fn data(line: &str) {
 /// Writes a piece of data to standard output at once.
 pub fn piece(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
         std::process::exit(0);
     }
 }
@@ -33,9 +41,10 @@ pub fn is_terminal() -> bool {
 
 /// Sends the libraries' log to standard error, as `OPABINIA_LOG` asks.
 pub fn start_log() {
-    let filter =
-        EnvFilter::try_from_env("OPABINIA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_env("OPABINIA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A log that is already there is as good.
     let _ = log.try_init();
 }
@@ -78,7 +87,16 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         padded.join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(&mut header.iter().copied())];
-    lines.push(widths.iter().map(|&width| "─".repeat(width)).collect::<Vec<_>>().join("  "));
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.push(
+        widths
+            .iter()
+            .map(|&width| "─".repeat(width))
+            .collect::<Vec<_>>()
+            .join("  "),
+    );
+    lines.extend(
+        rows.iter()
+            .map(|row| line(&mut row.iter().map(String::as_str))),
+    );
     lines.join("\n")
 }

@@ -49,7 +49,11 @@ impl Parity {
             }
         }
         output::note(&format!("{held} cases hold, {failed} do not"));
-        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
+        Ok(if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(3)
+        })
     }
 
     fn show(&self, report: &CaseReport) -> Result<(), serde_json::Error> {
@@ -60,7 +64,11 @@ impl Parity {
             return Ok(());
         }
         let mark = if report.holds() { "✓" } else { "✗" };
-        let worst = report.checks.iter().filter_map(|check| check.of_allowed).fold(0.0, f64::max);
+        let worst = report
+            .checks
+            .iter()
+            .filter_map(|check| check.of_allowed)
+            .fold(0.0, f64::max);
         output::data(&format!(
             "{mark} {} ({}): {} comparisons, largest deviation {:.1} % of what is allowed",
             report.case,
@@ -68,14 +76,23 @@ impl Parity {
             report.checks.len(),
             100.0 * worst
         ));
-        let shown: Vec<&Check> =
-            report.checks.iter().filter(|check| !self.quiet || !check.holds).collect();
+        let shown: Vec<&Check> = report
+            .checks
+            .iter()
+            .filter(|check| !self.quiet || !check.holds)
+            .collect();
         if !shown.is_empty() {
             let rows: Vec<Vec<String>> = shown.iter().map(|check| row(check)).collect();
-            output::data(&output::table(&["", "tensor", "max abs", "max rel", "of allowed"], &rows));
+            output::data(&output::table(
+                &["", "tensor", "max abs", "max rel", "of allowed"],
+                &rows,
+            ));
         }
         if !report.not_compared.is_empty() && !self.quiet {
-            output::data(&format!("  not computed here: {}", report.not_compared.join(", ")));
+            output::data(&format!(
+                "  not computed here: {}",
+                report.not_compared.join(", ")
+            ));
         }
         Ok(())
     }
@@ -88,7 +105,9 @@ fn row(check: &Check) -> Vec<String> {
         check.name.clone(),
         number(check.max_abs),
         number(check.max_rel),
-        check.of_allowed.map_or_else(String::new, |v| format!("{:.1} %", 100.0 * v)),
+        check
+            .of_allowed
+            .map_or_else(String::new, |v| format!("{:.1} %", 100.0 * v)),
     ];
     if let Some(difference) = &check.difference {
         row[2] = difference.clone();

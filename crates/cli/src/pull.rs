@@ -40,7 +40,9 @@ impl Pull {
 
     /// The released models keep their encoders' weights in repositories of their own.
     fn pull_encoders(&self, folder: &std::path::Path) -> Result<(), Failure> {
-        let Some(vision) = ModelConfig::from_folder(folder)?.vision else { return Ok(()) };
+        let Some(vision) = ModelConfig::from_folder(folder)?.vision else {
+            return Ok(());
+        };
         for name in &vision.encoders {
             let spec = EncoderSpec::parse(name)?;
             let found = hub::resolve(spec.entry.repo, None, &[])?;

@@ -186,7 +186,10 @@ impl SvaConfig {
     /// Side of the window of each encoder under one cell of a grid.
     #[must_use]
     pub fn window_sides(&self, cells: Grid) -> Vec<usize> {
-        self.encoder_grids.iter().map(|grid| grid.rows / cells.rows).collect()
+        self.encoder_grids
+            .iter()
+            .map(|grid| grid.rows / cells.rows)
+            .collect()
     }
 
     fn check(&self) -> Result<(), ConnectorError> {
@@ -224,7 +227,9 @@ impl SvaConfig {
             }
         }
         if self.in_llm.is_some_and(|layers| layers.stride == 0) {
-            return Err(contradiction("`stride_of_vision_sampler_layers` is 0".into()));
+            return Err(contradiction(
+                "`stride_of_vision_sampler_layers` is 0".into(),
+            ));
         }
         Ok(())
     }
@@ -249,17 +254,35 @@ mod tests {
 
     #[test]
     fn projector_names_are_the_published_ones() {
-        assert_eq!(ProjectorKind::by_name("mlp2x_gelu"), Some(ProjectorKind::Mlp { layers: 2 }));
-        assert_eq!(ProjectorKind::by_name("mlp12x_gelu"), Some(ProjectorKind::Mlp { layers: 12 }));
-        for wrong in ["mlp0x_gelu", "mlpx_gelu", "mlp2x_silu", "Linear", "mlp99999999999x_gelu"] {
+        assert_eq!(
+            ProjectorKind::by_name("mlp2x_gelu"),
+            Some(ProjectorKind::Mlp { layers: 2 })
+        );
+        assert_eq!(
+            ProjectorKind::by_name("mlp12x_gelu"),
+            Some(ProjectorKind::Mlp { layers: 12 })
+        );
+        for wrong in [
+            "mlp0x_gelu",
+            "mlpx_gelu",
+            "mlp2x_silu",
+            "Linear",
+            "mlp99999999999x_gelu",
+        ] {
             assert_eq!(ProjectorKind::by_name(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn in_llm_layers_stand_at_start_plus_stride() {
-        let layers = InLlmConfig { count: 3, start: 1, stride: 4 };
-        let found: Vec<_> = (0..14).filter_map(|i| layers.after(i).map(|j| (i, j))).collect();
+        let layers = InLlmConfig {
+            count: 3,
+            start: 1,
+            stride: 4,
+        };
+        let found: Vec<_> = (0..14)
+            .filter_map(|i| layers.after(i).map(|j| (i, j)))
+            .collect();
         assert_eq!(found, [(1, 0), (5, 1), (9, 2)]);
         assert_eq!(layers.last_decoder_layer(), 9);
     }
@@ -278,9 +301,24 @@ mod tests {
             in_llm: None,
         };
         assert!(good.check().is_ok());
-        let uneven = SvaConfig { query_grids: vec![Grid::square(3)], ..good.clone() };
-        assert!(uneven.check().unwrap_err().to_string().contains("query grid 3×3"));
+        let uneven = SvaConfig {
+            query_grids: vec![Grid::square(3)],
+            ..good.clone()
+        };
+        assert!(
+            uneven
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("query grid 3×3")
+        );
         let narrow = SvaConfig { width: 24, ..good };
-        assert!(narrow.check().unwrap_err().to_string().contains("vision_hidden_size"));
+        assert!(
+            narrow
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("vision_hidden_size")
+        );
     }
 }

@@ -51,7 +51,11 @@ pub fn visible_region(size: PictureSize, grid: Grid) -> Result<Region, Connector
     let PictureSize { width, height } = size;
     let region = Region::of_picture(width, height, grid.rows);
     if region.grid().is_empty() {
-        return Err(ConnectorError::TooElongated { width, height, side: grid.rows });
+        return Err(ConnectorError::TooElongated {
+            width,
+            height,
+            side: grid.rows,
+        });
     }
     Ok(region)
 }
@@ -77,7 +81,10 @@ pub(crate) fn lay_out(
         let ends = ends.expand([1, visible.rows, 1, hidden]);
         let tokens = Tensor::cat(vec![tokens, ends], 2);
         let tokens = tokens.reshape([token_count(visible), hidden]);
-        Ok(VisualTokens { tokens, grid: visible })
+        Ok(VisualTokens {
+            tokens,
+            grid: visible,
+        })
     };
     sizes.iter().enumerate().map(picture).collect()
 }
@@ -89,21 +96,37 @@ mod tests {
     #[test]
     fn a_wide_picture_loses_its_padding_and_gains_row_ends() {
         let device = Device::flex();
-        let cells = Tensor::<1, Int>::arange(0..16, &device).float().reshape([1, 16, 1]);
+        let cells = Tensor::<1, Int>::arange(0..16, &device)
+            .float()
+            .reshape([1, 16, 1]);
         let grid = FeatureGrid::new(cells, Grid::square(4));
         let newline = Tensor::from_floats([-1.0], &device);
-        let size = PictureSize { width: 200, height: 100 };
+        let size = PictureSize {
+            width: 200,
+            height: 100,
+        };
         let laid = lay_out(&grid, &[size], &newline).unwrap();
         assert_eq!(laid[0].grid, Grid { rows: 2, cols: 4 });
-        let tokens = laid[0].tokens.clone().into_data().try_to_vec::<f32>().unwrap();
-        assert_eq!(tokens, [4.0, 5.0, 6.0, 7.0, -1.0, 8.0, 9.0, 10.0, 11.0, -1.0]);
+        let tokens = laid[0]
+            .tokens
+            .clone()
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
+        assert_eq!(
+            tokens,
+            [4.0, 5.0, 6.0, 7.0, -1.0, 8.0, 9.0, 10.0, 11.0, -1.0]
+        );
     }
 
     #[test]
     fn a_line_is_refused_with_its_size() {
         let device = Device::flex();
         let grid = FeatureGrid::new(Tensor::zeros([1, 16, 1], &device), Grid::square(4));
-        let size = PictureSize { width: 1, height: 20_000 };
+        let size = PictureSize {
+            width: 1,
+            height: 20_000,
+        };
         let error = lay_out(&grid, &[size], &Tensor::zeros([1], &device)).unwrap_err();
         assert!(error.to_string().contains("1 × 20000"), "{error}");
     }

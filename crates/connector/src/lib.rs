@@ -19,7 +19,9 @@ use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use opabinia_nn::{FeatureGrid, Trace};
 
-pub use config::{ConnectorConfig, ConnectorError, InLlmConfig, LayerType, ProjectorKind, SvaConfig};
+pub use config::{
+    ConnectorConfig, ConnectorError, InLlmConfig, LayerType, ProjectorKind, SvaConfig,
+};
 pub use layout::{PictureSize, VisualTokens};
 pub use projector::Projector;
 pub use sampler::{Sampler, SamplerConfig};
@@ -64,7 +66,10 @@ impl Connector {
             }
         };
         let std = 1.0 / (hidden as f64).sqrt();
-        Self { kind, newline: Initializer::Normal { mean: 0.0, std }.init([hidden], device) }
+        Self {
+            kind,
+            newline: Initializer::Normal { mean: 0.0, std }.init([hidden], device),
+        }
     }
 
     /// Turns the encoders' features of `b` pictures into visual tokens.

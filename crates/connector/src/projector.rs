@@ -52,7 +52,12 @@ impl Projector {
     /// A projector with random weights.
     #[must_use]
     pub fn new(config: &ProjectorConfig, device: &Device) -> Self {
-        let &ProjectorConfig { kind, input, hidden, .. } = config;
+        let &ProjectorConfig {
+            kind,
+            input,
+            hidden,
+            ..
+        } = config;
         match kind {
             ProjectorKind::Linear => Self::Mlp(linears(&[input, hidden], true, device)),
             ProjectorKind::Mlp { layers } => {
@@ -119,7 +124,10 @@ impl CAbstractor {
 
 /// A chain of linear layers through the given widths.
 fn linears(widths: &[usize], bias: bool, device: &Device) -> Vec<Linear> {
-    widths.windows(2).map(|w| Linear::new(w[0], w[1], bias, device)).collect()
+    widths
+        .windows(2)
+        .map(|w| Linear::new(w[0], w[1], bias, device))
+        .collect()
 }
 
 /// Runs a chain with GELU (exact) between its layers.

@@ -55,7 +55,11 @@ impl Sampler {
     /// A sampler with random weights.
     #[must_use]
     pub fn new(config: &SamplerConfig, device: &Device) -> Self {
-        Self { layers: (0..config.depth).map(|_| SamplerLayer::new(config, device)).collect() }
+        Self {
+            layers: (0..config.depth)
+                .map(|_| SamplerLayer::new(config, device))
+                .collect(),
+        }
     }
 
     /// Lets every query look at its windows.
@@ -73,7 +77,10 @@ impl Sampler {
     ) -> Tensor<2> {
         for (i, layer) in self.layers.iter().enumerate() {
             queries = layer.forward(queries, context, windows);
-            trace.record(|| format!("layer{i}"), &queries.clone().unsqueeze_dim::<3>(1));
+            trace.record(
+                || format!("layer{i}"),
+                &queries.clone().unsqueeze_dim::<3>(1),
+            );
         }
         queries
     }
@@ -107,18 +114,25 @@ pub enum Aggregation {
 
 impl SamplerLayer {
     fn new(config: &SamplerConfig, device: &Device) -> Self {
-        let SamplerConfig { query_width, context_width, width, ref window_sides, .. } = *config;
+        let SamplerConfig {
+            query_width,
+            context_width,
+            width,
+            ref window_sides,
+            ..
+        } = *config;
         let pos_embed = |&side: &usize| {
-            let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
+            let normal = Initializer::Normal {
+                mean: 0.0,
+                std: 0.02,
+            };
             (side > 1).then(|| normal.init([side * side, width], device))
         };
         let aggregation = match config.layer_type {
             LayerType::Joint => {
                 Aggregation::Joint(JointAttention::new(width, window_sides.len(), device))
             }
-            LayerType::Separate => {
-                Aggregation::Separate(SeparateAggregation::new(config, device))
-            }
+            LayerType::Separate => Aggregation::Separate(SeparateAggregation::new(config, device)),
         };
         Self {
             proj_context: Linear::new(context_width, width, false, device),
@@ -134,10 +148,14 @@ impl SamplerLayer {
         let context = self.proj_context.forward(context.clone());
         let joined = Tensor::cat(vec![queries.clone(), context], 1);
         let x = self.proj_in.forward(joined.clone());
-        let latents = windows.latents.iter().zip(&self.pos_embed).map(|(latents, pos)| match pos {
-            Some(pos) => latents.clone() + pos.val().unsqueeze(),
-            None => latents.clone(),
-        });
+        let latents = windows
+            .latents
+            .iter()
+            .zip(&self.pos_embed)
+            .map(|(latents, pos)| match pos {
+                Some(pos) => latents.clone() + pos.val().unsqueeze(),
+                None => latents.clone(),
+            });
         let latents: Vec<_> = latents.collect();
         let visible = windows.visible.as_deref();
         let seen = match &self.aggregation {
@@ -181,7 +199,10 @@ pub struct KeyValue {
 
 impl KeyValue {
     fn new(width: usize, device: &Device) -> Self {
-        Self { key: NormedLinear::new(width, device), value: NormedLinear::new(width, device) }
+        Self {
+            key: NormedLinear::new(width, device),
+            value: NormedLinear::new(width, device),
+        }
     }
 }
 
@@ -200,7 +221,9 @@ impl JointAttention {
     fn new(width: usize, encoders: usize, device: &Device) -> Self {
         Self {
             query: NormedLinear::new(width, device),
-            encoders: (0..encoders).map(|_| KeyValue::new(width, device)).collect(),
+            encoders: (0..encoders)
+                .map(|_| KeyValue::new(width, device))
+                .collect(),
             out: Linear::new(width, width, false, device),
         }
     }
@@ -212,11 +235,19 @@ impl JointAttention {
         visible: Option<&[Tensor<2, Bool>]>,
     ) -> Tensor<2> {
         let both = self.encoders.iter().zip(latents);
-        let keys = both.clone().map(|(net, x)| net.key.forward(x.clone())).collect();
+        let keys = both
+            .clone()
+            .map(|(net, x)| net.key.forward(x.clone()))
+            .collect();
         let values = both.map(|(net, x)| net.value.forward(x.clone())).collect();
         let visible = visible.map(|masks| Tensor::cat(masks.to_vec(), 1));
         let q = self.query.forward(x);
-        self.out.forward(look(q, Tensor::cat(keys, 1), Tensor::cat(values, 1), visible))
+        self.out.forward(look(
+            q,
+            Tensor::cat(keys, 1),
+            Tensor::cat(values, 1),
+            visible,
+        ))
     }
 }
 
@@ -229,9 +260,7 @@ fn look(q: Tensor<2>, k: Tensor<3>, v: Tensor<3>, visible: Option<Tensor<2, Bool
     let [n, keys, d] = k.dims();
     let heads = |x: Tensor<3>, t| x.reshape([n, t, HEADS, d / HEADS]).swap_dims(1, 2);
     let mask = match visible {
-        Some(visible) => {
-            AttentionMask::Hidden(visible.bool_not().reshape([n, 1, 1, keys]))
-        }
+        Some(visible) => AttentionMask::Hidden(visible.bool_not().reshape([n, 1, 1, keys])),
         None => AttentionMask::None,
     };
     let q = heads(q.unsqueeze_dim(1), 1);
@@ -302,7 +331,8 @@ impl SeparateAggregation {
                 let visible = visible.map(|masks| masks[i].clone());
                 let key = net.window.key.forward(latents[i].clone());
                 let value = net.window.value.forward(latents[i].clone());
-                net.out.forward(look(net.query.forward(x.clone()), key, value, visible))
+                net.out
+                    .forward(look(net.query.forward(x.clone()), key, value, visible))
             }
         };
         let seen: Vec<_> = self.encoders.iter().enumerate().map(aggregate).collect();

@@ -88,7 +88,9 @@ impl Sva {
                 .map(|&cells| sampler(width, config.depth, cells))
                 .collect(),
             projector: Mlp::new(groups * width, hidden, hidden, Activation::Gelu, device),
-            in_llm: (0..in_llm).map(|_| sampler(hidden, 1, config.token_grid)).collect(),
+            in_llm: (0..in_llm)
+                .map(|_| sampler(hidden, 1, config.token_grid))
+                .collect(),
             config: config.clone(),
         }
     }
@@ -117,7 +119,10 @@ impl Sva {
             .iter()
             .zip(&self.encoders)
             .map(|(grid, net)| {
-                FeatureGrid::new(net.norm.forward(net.mlp.forward(grid.features.clone())), grid.grid)
+                FeatureGrid::new(
+                    net.norm.forward(net.mlp.forward(grid.features.clone())),
+                    grid.grid,
+                )
             })
             .collect();
         for (i, grid) in projected.iter().enumerate() {
@@ -125,7 +130,11 @@ impl Sva {
         }
         // The first encoder's mean, padding included: one vector per picture.
         let [b, _, width] = projected[0].features.dims();
-        let context = projected[0].features.clone().mean_dim(1).reshape([b, width]);
+        let context = projected[0]
+            .features
+            .clone()
+            .mean_dim(1)
+            .reshape([b, width]);
 
         let groups = (0..self.groups.len())
             .map(|group| self.run_group(group, &projected, &context, sizes, trace))
@@ -159,14 +168,20 @@ impl Sva {
         let visible = self.masks(sizes, cells, &Region::whole(cells), &context.device());
         let windows = Windows { latents, visible };
         let query = self.queries.val().slice([group..group + 1, 0..width]);
-        let context = context.clone().unsqueeze_dim::<3>(1).expand([b, cells.len(), width]);
+        let context = context
+            .clone()
+            .unsqueeze_dim::<3>(1)
+            .expand([b, cells.len(), width]);
         let queries = self.groups[group].forward(
             query.expand([n, width]),
             &context.reshape([n, width]),
             &windows,
             &mut Trace::off(),
         );
-        trace.record(|| format!("sampler{group}"), &queries.clone().unsqueeze_dim::<3>(1));
+        trace.record(
+            || format!("sampler{group}"),
+            &queries.clone().unsqueeze_dim::<3>(1),
+        );
         let grid = FeatureGrid::new(queries.reshape([b, cells.len(), width]), cells);
         grid.resample(self.config.token_grid).features
     }
@@ -208,12 +223,16 @@ impl Sva {
             return Ok(Vec::new());
         }
         let cells = self.config.token_grid;
-        let windows: Vec<Tensor<4>> =
-            grids.iter().map(|grid| grid.clone().windows(cells)).collect();
+        let windows: Vec<Tensor<4>> = grids
+            .iter()
+            .map(|grid| grid.clone().windows(cells))
+            .collect();
         let contexts = sizes.iter().enumerate().map(|(i, &size)| {
             let region = visible_region(size, cells)?;
-            let latents =
-                windows.iter().map(|all| crop_windows(all.clone(), i, cells, &region)).collect();
+            let latents = windows
+                .iter()
+                .map(|all| crop_windows(all.clone(), i, cells, &region))
+                .collect();
             let visible = self.masks(&[size], cells, &region, &context.device());
             let width = context.dims()[1];
             Ok(PictureContext {
@@ -232,7 +251,9 @@ impl Sva {
     /// Which in-LLM layer follows a decoder layer.
     #[must_use]
     pub fn layer_after(&self, decoder_layer: usize) -> Option<usize> {
-        self.config.in_llm.and_then(|layers: InLlmConfig| layers.after(decoder_layer))
+        self.config
+            .in_llm
+            .and_then(|layers: InLlmConfig| layers.after(decoder_layer))
     }
 
     /// Lets some of a picture's visual tokens, inside the language model, look again.
@@ -253,9 +274,11 @@ impl Sva {
         let width = picture.context.dims()[1];
         let context = picture.context.clone().expand([n, width]);
         let windows = picture.windows.of_cells(cells, picture.grid.len());
-        let updated =
-            self.in_llm[layer].forward(hidden, &context, &windows, &mut Trace::off());
-        trace.record(|| format!("llm_sampler{layer}"), &updated.clone().unsqueeze_dim::<3>(1));
+        let updated = self.in_llm[layer].forward(hidden, &context, &windows, &mut Trace::off());
+        trace.record(
+            || format!("llm_sampler{layer}"),
+            &updated.clone().unsqueeze_dim::<3>(1),
+        );
         updated
     }
 }
@@ -267,7 +290,11 @@ impl PictureContext {
         }
         let cells = self.grid.len();
         let width = self.context.dims()[1];
-        let context = self.context.clone().expand([cells, width]).unsqueeze_dim::<3>(1);
+        let context = self
+            .context
+            .clone()
+            .expand([cells, width])
+            .unsqueeze_dim::<3>(1);
         trace.record(|| "llm_global_context".into(), &context);
         for (i, latents) in self.windows.latents.iter().enumerate() {
             trace.record(|| format!("llm_kv{i}"), latents);
@@ -294,7 +321,10 @@ impl Windows {
             let part = |x: &Tensor<2, Bool>| x.clone().slice([cells.clone(), 0..x.dims()[1]]);
             masks.iter().map(part).collect()
         });
-        Self { latents: latents.collect(), visible }
+        Self {
+            latents: latents.collect(),
+            visible,
+        }
     }
 }
 
@@ -334,13 +364,19 @@ mod tests {
     #[test]
     fn padding_is_hidden_except_where_there_is_nothing_else() {
         // 100 × 50 on a grid of 4 with windows of 2: rows 1..3 show the picture.
-        let size = PictureSize { width: 100, height: 50 };
+        let size = PictureSize {
+            width: 100,
+            height: 50,
+        };
         let whole = Region::whole(Grid::square(2));
         let mask = window_mask(size, 4, 2, &whole);
         let upper = [false, false, true, true];
         let lower = [true, true, false, false];
         assert_eq!(mask, [upper, upper, lower, lower].concat());
         // On a grid of 4 with windows of 1 the outer rows show nothing, so they see themselves.
-        assert_eq!(window_mask(size, 4, 1, &Region::whole(Grid::square(4))), [true; 16]);
+        assert_eq!(
+            window_mask(size, 4, 1, &Region::whole(Grid::square(4))),
+            [true; 16]
+        );
     }
 }

@@ -161,7 +161,9 @@ impl ModelConfig {
         };
         Ok(Self {
             model_type: raw.model_type,
-            max_length: raw.tokenizer_model_max_length.unwrap_or(decoder.max_position),
+            max_length: raw
+                .tokenizer_model_max_length
+                .unwrap_or(decoder.max_position),
             decoder,
             vision,
             end_ids: raw.eos_token_id.map(Ids::into_vec).unwrap_or_default(),
@@ -182,7 +184,10 @@ impl VisionConfig {
             return Err(wrong(
                 "mm_vision_tower_aux_token_len_list",
                 format!("{} numbers", lengths.len()),
-                format!("there are {} encoders in `mm_vision_tower_aux_list`", encoders.len()),
+                format!(
+                    "there are {} encoders in `mm_vision_tower_aux_list`",
+                    encoders.len()
+                ),
             ));
         }
         let grids = lengths
@@ -216,19 +221,24 @@ impl VisionConfig {
         hidden: usize,
     ) -> Result<ConnectorConfig, ModelError> {
         let config = match &self.connector {
-            ConnectorKeys::Sva { width, query_grids, token_grid, depth, layer_type, in_llm } => {
-                ConnectorConfig::Sva(SvaConfig {
-                    encoder_widths: widths.to_vec(),
-                    encoder_grids: self.grids.clone(),
-                    width: *width,
-                    hidden,
-                    query_grids: query_grids.clone(),
-                    token_grid: *token_grid,
-                    depth: *depth,
-                    layer_type: *layer_type,
-                    in_llm: *in_llm,
-                })
-            }
+            ConnectorKeys::Sva {
+                width,
+                query_grids,
+                token_grid,
+                depth,
+                layer_type,
+                in_llm,
+            } => ConnectorConfig::Sva(SvaConfig {
+                encoder_widths: widths.to_vec(),
+                encoder_grids: self.grids.clone(),
+                width: *width,
+                hidden,
+                query_grids: query_grids.clone(),
+                token_grid: *token_grid,
+                depth: *depth,
+                layer_type: *layer_type,
+                in_llm: *in_llm,
+            }),
             ConnectorKeys::Projector { kind, token_grid } => {
                 if self.grids.windows(2).any(|pair| pair[0] != pair[1]) {
                     return Err(wrong(
@@ -271,7 +281,10 @@ impl ConnectorKeys {
             .collect::<Result<_, _>>()?;
         let in_llm = match raw.connector_only {
             Some(false) => Some(InLlmConfig {
-                count: required("num_of_vision_sampler_layers", raw.num_of_vision_sampler_layers)?,
+                count: required(
+                    "num_of_vision_sampler_layers",
+                    raw.num_of_vision_sampler_layers,
+                )?,
                 start: required(
                     "start_of_vision_sampler_layers",
                     raw.start_of_vision_sampler_layers,
@@ -306,38 +319,59 @@ fn layer_type(name: Option<&str>) -> Result<LayerType, ModelError> {
     match name {
         None | Some("joint") => Ok(LayerType::Joint),
         Some("sep") => Ok(LayerType::Separate),
-        Some(other) => {
-            Err(wrong("sva_layer_type", format!("`{other}`"), "it must be joint or sep".into()))
-        }
+        Some(other) => Err(wrong(
+            "sva_layer_type",
+            format!("`{other}`"),
+            "it must be joint or sep".into(),
+        )),
     }
 }
 
 fn square(key: &str, tokens: usize) -> Result<Grid, ModelError> {
     Grid::from_token_count(tokens).ok_or_else(|| {
-        wrong(key, tokens.to_string(), "token counts must be squares of at least 1".into())
+        wrong(
+            key,
+            tokens.to_string(),
+            "token counts must be squares of at least 1".into(),
+        )
     })
 }
 
 fn required<T>(key: &str, value: Option<T>) -> Result<T, ModelError> {
     value.ok_or_else(|| {
-        wrong(key, "missing".into(), "a model with vision encoders needs it".into())
+        wrong(
+            key,
+            "missing".into(),
+            "a model with vision encoders needs it".into(),
+        )
     })
 }
 
 fn wrong(key: &str, found: String, expected: String) -> ModelError {
-    ModelError::Config { key: key.into(), found, expected }
+    ModelError::Config {
+        key: key.into(),
+        found,
+        expected,
+    }
 }
 
 fn part<'a, T: Deserialize<'a>>(json: &'a Value) -> Result<T, ModelError> {
-    T::deserialize(json)
-        .map_err(|source| ModelError::Json { path: "config.json".into(), source })
+    T::deserialize(json).map_err(|source| ModelError::Json {
+        path: "config.json".into(),
+        source,
+    })
 }
 
 /// Reads a JSON file of a model folder.
 pub(crate) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ModelError::Io { path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.into(), source })
+    let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| ModelError::Json {
+        path: path.into(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -371,9 +405,18 @@ mod tests {
         assert_eq!(config.end_ids, [128_001, 128_009]);
         let vision = config.vision.unwrap();
         let connector = vision.connector(&[1152, 1024, 1536, 5760], 4096).unwrap();
-        let ConnectorConfig::Sva(sva) = connector else { panic!("not an SVA") };
+        let ConnectorConfig::Sva(sva) = connector else {
+            panic!("not an SVA")
+        };
         assert_eq!(sva.window_sides(Grid::square(24)), [1, 1, 1, 4]);
-        assert_eq!(sva.in_llm, Some(InLlmConfig { count: 10, start: 0, stride: 3 }));
+        assert_eq!(
+            sva.in_llm,
+            Some(InLlmConfig {
+                count: 10,
+                start: 0,
+                stride: 3
+            })
+        );
     }
 
     #[test]
@@ -393,7 +436,9 @@ mod tests {
     #[test]
     fn a_plain_language_model_has_no_eyes() {
         let mut json = cambrian_8b();
-        json.as_object_mut().unwrap().remove("mm_vision_tower_aux_list");
+        json.as_object_mut()
+            .unwrap()
+            .remove("mm_vision_tower_aux_list");
         assert_eq!(ModelConfig::from_json(&json).unwrap().vision, None);
     }
 }

@@ -112,7 +112,10 @@ pub fn describe(folder: &Path) -> Result<Description, ModelError> {
         let grid = config.vision.as_ref().map(|vision| vision.grids[i]);
         parts.push(encoder_part(i, name, &encoder, grid));
     }
-    let tokens = config.vision.as_ref().map(|vision| vision.connector.token_grid());
+    let tokens = config
+        .vision
+        .as_ref()
+        .map(|vision| vision.connector.token_grid());
     if let Some(vision) = &config.vision {
         let part = connector_part(vision, &config, &widths, &checkpoint, &device)?;
         let cells = vision.connector.token_grid().len();
@@ -128,7 +131,11 @@ pub fn describe(folder: &Path) -> Result<Description, ModelError> {
         folder: folder.to_owned(),
         model_type: config.model_type.clone(),
         parts,
-        picture: tokens.map(|grid| Picture { rows: grid.rows, cols: grid.cols, tokens: visual }),
+        picture: tokens.map(|grid| Picture {
+            rows: grid.rows,
+            cols: grid.cols,
+            tokens: visual,
+        }),
         max_length: config.max_length,
         template: template(folder, &config)?,
         cost,
@@ -172,7 +179,12 @@ fn encoder_part(
         parameters: encoder.parameters(),
         bytes: None,
         details: vec![
-            format!("{} of {} layers, {}", encoder.spec().entry.family, encoder.layers(), encoder.spec().entry.licence),
+            format!(
+                "{} of {} layers, {}",
+                encoder.spec().entry.family,
+                encoder.layers(),
+                encoder.spec().entry.licence
+            ),
             format!(
                 "{} px, {} features of width {}{to}",
                 encoder.side(),
@@ -199,10 +211,17 @@ fn connector_part(
     let (what, details) = match &connector {
         ConnectorConfig::Sva(sva) => {
             let mut details = vec![
-                format!("{:?} layers of width {}, depth {}", sva.layer_type, sva.width, sva.depth),
+                format!(
+                    "{:?} layers of width {}, depth {}",
+                    sva.layer_type, sva.width, sva.depth
+                ),
                 format!(
                     "queries on {}",
-                    sva.query_grids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+                    sva.query_grids
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(" and ")
                 ),
                 format!("windows of side {:?}", sva.window_sides(sva.token_grid)),
             ];
@@ -223,7 +242,13 @@ fn connector_part(
             vec![format!("{} → {}", projector.input, projector.hidden)],
         ),
     };
-    Ok(Part { name: "connector".into(), what, parameters: count, bytes, details })
+    Ok(Part {
+        name: "connector".into(),
+        what,
+        parameters: count,
+        bytes,
+        details,
+    })
 }
 
 fn decoder_part(config: &ModelConfig, checkpoint: &Checkpoint, device: &Device) -> Part {
@@ -236,8 +261,14 @@ fn decoder_part(config: &ModelConfig, checkpoint: &Checkpoint, device: &Device) 
     );
     let mut details = vec![
         heads,
-        format!("feed-forward {}, vocabulary {}", decoder.intermediate, decoder.vocab),
-        format!("rotary base {}, {} positions", decoder.rope_theta, decoder.max_position),
+        format!(
+            "feed-forward {}, vocabulary {}",
+            decoder.intermediate, decoder.vocab
+        ),
+        format!(
+            "rotary base {}, {} positions",
+            decoder.rope_theta, decoder.max_position
+        ),
     ];
     if let Some(window) = decoder.sliding_window {
         details.push(format!("sliding window of {window}"));
@@ -258,7 +289,10 @@ fn stored(
     checkpoint: &Checkpoint,
 ) -> (u64, Option<u64>) {
     let size = |shape: &[usize]| shape.iter().map(|n| *n as u64).product::<u64>();
-    let count = parameters.iter().map(|parameter| size(&parameter.shape)).sum();
+    let count = parameters
+        .iter()
+        .map(|parameter| size(&parameter.shape))
+        .sum();
     let bytes = parameters.iter().map(|parameter| {
         let info = checkpoint.info(&map.file_key(&parameter.path).key)?;
         let per_value = (info.bytes as u64).checked_div(size(&info.shape))?;
@@ -276,7 +310,13 @@ fn encoder_flop(encoder: &Encoder) -> f64 {
                 let cells = (side / (4 << i)).pow(2) as f64;
                 depth as f64 * cells * (16.0 * (d * d) as f64 + 98.0 * d as f64)
             };
-            config.depths.iter().zip(&config.dims).enumerate().map(stage).sum()
+            config
+                .depths
+                .iter()
+                .zip(&config.dims)
+                .enumerate()
+                .map(stage)
+                .sum()
         }
         EncoderConfig::Clip(vit)
         | EncoderConfig::Dinov2(vit)
@@ -288,7 +328,13 @@ fn encoder_flop(encoder: &Encoder) -> f64 {
     }
 }
 
-fn finish_cost(cost: &mut Cost, config: &ModelConfig, parts: &[Part], decoder: &Part, prompt: usize) {
+fn finish_cost(
+    cost: &mut Cost,
+    config: &ModelConfig,
+    parts: &[Part],
+    decoder: &Part,
+    prompt: usize,
+) {
     let decoder_config = &config.decoder;
     let table = (decoder_config.vocab * decoder_config.hidden) as u64;
     // The embedding table is looked up, not multiplied.
@@ -296,8 +342,7 @@ fn finish_cost(cost: &mut Cost, config: &ModelConfig, parts: &[Part], decoder: &
     let multiplied = decoder.parameters.saturating_sub(tables) as f64;
     let n = prompt as f64;
     let width = (decoder_config.heads * decoder_config.head_dim) as f64;
-    cost.prefill_flop =
-        2.0 * n * multiplied + 2.0 * n * n * width * decoder_config.layers as f64;
+    cost.prefill_flop = 2.0 * n * multiplied + 2.0 * n * n * width * decoder_config.layers as f64;
     let size = |part: &Part| part.bytes.unwrap_or(part.parameters * 4);
     cost.weights = parts.iter().map(size).sum::<u64>() + size(decoder);
     let per_value = size(decoder) as f64 / decoder.parameters.max(1) as f64;
@@ -327,7 +372,10 @@ fn measure_bandwidth() -> f64 {
     let values = vec![1u64; 32 << 20];
     let time = |_| {
         let start = Instant::now();
-        let sum: u64 = values.par_chunks(1 << 16).map(|part| part.iter().sum::<u64>()).sum();
+        let sum: u64 = values
+            .par_chunks(1 << 16)
+            .map(|part| part.iter().sum::<u64>())
+            .sum();
         std::hint::black_box(sum);
         start.elapsed().as_secs_f64()
     };

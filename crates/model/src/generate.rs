@@ -13,7 +13,8 @@ use burn::prelude::*;
 use opabinia_image::RgbImage;
 use opabinia_llm::cache::Slot;
 use opabinia_llm::{
-    Conversation, KvCache, NoHook, Sampler, SamplingOptions, SpecialTokens, Step, StopReason, TextStream,
+    Conversation, KvCache, NoHook, Sampler, SamplingOptions, SpecialTokens, Step, StopReason,
+    TextStream,
 };
 use opabinia_nn::Trace;
 
@@ -113,7 +114,9 @@ impl Model {
         let mut cache = KvCache::new();
         let hidden = {
             let mut hook = self.hook(packed, rule, trace)?;
-            self.network.decoder.forward(packed.step(), &mut cache, &mut hook)
+            self.network
+                .decoder
+                .forward(packed.step(), &mut cache, &mut hook)
         };
         trace.record(|| format!("hidden_{layers}"), &hidden);
         Ok((hidden, cache))
@@ -125,8 +128,16 @@ impl Model {
         rule: ImagePosition,
         trace: &'a mut Trace,
     ) -> Result<InLlm<'a>, ModelError> {
-        let sva = self.network.connector.as_ref().and_then(|connector| connector.sva());
-        let position = self.config.vision.as_ref().and_then(|vision| vision.image_position);
+        let sva = self
+            .network
+            .connector
+            .as_ref()
+            .and_then(|connector| connector.sva());
+        let position = self
+            .config
+            .vision
+            .as_ref()
+            .and_then(|vision| vision.image_position);
         InLlm::new(sva, packed, position, rule, trace)
     }
 
@@ -140,9 +151,17 @@ impl Model {
         conversation: &Conversation,
         generation: &Generation,
     ) -> Result<Option<(usize, usize)>, ModelError> {
-        let in_llm = self.network.connector.as_ref().and_then(|connector| connector.sva());
+        let in_llm = self
+            .network
+            .connector
+            .as_ref()
+            .and_then(|connector| connector.sva());
         let in_llm = in_llm.is_some_and(|sva| sva.config().in_llm.is_some());
-        let constant = self.config.vision.as_ref().and_then(|vision| vision.image_position);
+        let constant = self
+            .config
+            .vision
+            .as_ref()
+            .and_then(|vision| vision.image_position);
         let (true, Some(constant), ImagePosition::Config) =
             (in_llm, constant, generation.image_position)
         else {
@@ -215,7 +234,11 @@ impl Model {
                 ids,
                 stop,
                 prompt_tokens: row.length,
-                visual_tokens: row.pictures.iter().map(|span| span.picture.tokens.len()).sum(),
+                visual_tokens: row
+                    .pictures
+                    .iter()
+                    .map(|span| span.picture.tokens.len())
+                    .sum(),
                 reused_tokens: reused,
                 prefill_seconds: prefill.as_secs_f64(),
                 decode_seconds: decode.as_secs_f64(),
@@ -256,17 +279,26 @@ impl Model {
         let mut slot = cache.len();
         while slot < packed.len() {
             let end = (slot + generation.prefill_chunk.max(1)).min(packed.len());
-            let hidden =
-                self.network.decoder.forward(packed.part(slot..end), cache, &mut hook);
+            let hidden = self
+                .network
+                .decoder
+                .forward(packed.part(slot..end), cache, &mut hook);
             for (i, row) in packed.rows.iter().enumerate() {
-                if let Some(at) = (row.length - 1).checked_sub(slot).filter(|at| *at < end - slot) {
-                    let state = hidden.clone().slice([i..i + 1, at..at + 1, 0..hidden_width]);
+                if let Some(at) = (row.length - 1)
+                    .checked_sub(slot)
+                    .filter(|at| *at < end - slot)
+                {
+                    let state = hidden
+                        .clone()
+                        .slice([i..i + 1, at..at + 1, 0..hidden_width]);
                     last[i] = Some(state.reshape([1, hidden_width]));
                 }
             }
             slot = end;
         }
-        let last = last.into_iter().map(|state| state.ok_or(ModelError::EmptyPrompt));
+        let last = last
+            .into_iter()
+            .map(|state| state.ok_or(ModelError::EmptyPrompt));
         Ok(Tensor::cat(last.collect::<Result<Vec<_>, _>>()?, 0))
     }
 
@@ -277,11 +309,16 @@ impl Model {
         writers: &[Writer<'_>],
         cache: &mut KvCache,
     ) -> Tensor<2> {
-        let newest: Vec<u32> =
-            writers.iter().map(|writer| writer.ids.last().copied().unwrap_or(0)).collect();
+        let newest: Vec<u32> = writers
+            .iter()
+            .map(|writer| writer.ids.last().copied().unwrap_or(0))
+            .collect();
         let slots = packed.rows.iter().zip(writers).map(|(row, writer)| {
             let position = row.length + writer.ids.len().max(1) - 1;
-            vec![Slot { position, filled: writer.stop.is_none() }]
+            vec![Slot {
+                position,
+                filled: writer.stop.is_none(),
+            }]
         });
         let rows = writers.len();
         let embeddings = self.network.decoder.embed(&newest, &self.device);
@@ -386,7 +423,11 @@ impl<'a> Session<'a> {
     /// A session that remembers nothing yet.
     #[must_use]
     pub fn new(model: &'a Model) -> Self {
-        Self { model, seen: VecDeque::new(), read: None }
+        Self {
+            model,
+            seen: VecDeque::new(),
+            read: None,
+        }
     }
 
     /// Looks at a picture, or remembers having looked at the same pixels.
@@ -427,8 +468,9 @@ impl<'a> Session<'a> {
         let packed = self.model.pack(&[(&prompt, pictures)])?;
         let units = packed.rows[0].units.clone();
         let cache = self.reusable(&units, pictures.len(), generation.image_position);
-        let (mut answers, cache) =
-            self.model.generate_from(&packed, cache, generation, on_text)?;
+        let (mut answers, cache) = self
+            .model
+            .generate_from(&packed, cache, generation, on_text)?;
         let answer = answers.pop().ok_or(ModelError::EmptyPrompt)?;
         let mut units = units;
         units.extend(answer.ids.iter().map(|&id| Unit::Token(id)));
@@ -446,8 +488,16 @@ impl<'a> Session<'a> {
     /// token short of it, because the last token's scores are needed.
     fn reusable(&mut self, units: &[Unit], pictures: usize, rule: ImagePosition) -> KvCache {
         // Another number of pictures may move the place where in-LLM layers act.
-        let read = self.read.take().filter(|read| (read.pictures, read.rule) == (pictures, rule));
-        let Some(Read { mut cache, units: before, .. }) = read else {
+        let read = self
+            .read
+            .take()
+            .filter(|read| (read.pictures, read.rule) == (pictures, rule));
+        let Some(Read {
+            mut cache,
+            units: before,
+            ..
+        }) = read
+        else {
             return KvCache::new();
         };
         let common = before.iter().zip(units).take_while(|(a, b)| a == b).count();

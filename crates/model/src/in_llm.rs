@@ -73,9 +73,18 @@ impl<'a> InLlm<'a> {
                     let tokens = span.picture.tokens.len();
                     if start + tokens > placed.length {
                         let length = placed.length;
-                        return Err(ModelError::ImagePosition { start, tokens, length });
+                        return Err(ModelError::ImagePosition {
+                            start,
+                            tokens,
+                            length,
+                        });
                     }
-                    blocks.push(Block { row, start, picture: span.picture.clone(), grid });
+                    blocks.push(Block {
+                        row,
+                        start,
+                        picture: span.picture.clone(),
+                        grid,
+                    });
                 }
             }
         }
@@ -101,11 +110,15 @@ impl Block {
 
 impl LayerHook for InLlm<'_> {
     fn after_layer(&mut self, layer: usize, first_slot: usize, hidden: Tensor<3>) -> Tensor<3> {
-        let hidden = match self.sva.and_then(|sva| Some((sva, sva.layer_after(layer)?))) {
+        let hidden = match self
+            .sva
+            .and_then(|sva| Some((sva, sva.layer_after(layer)?)))
+        {
             Some((sva, index)) => self.update_blocks(sva, index, first_slot, hidden),
             None => hidden,
         };
-        self.trace.record(|| format!("hidden_{}", layer + 1), &hidden);
+        self.trace
+            .record(|| format!("hidden_{}", layer + 1), &hidden);
         hidden
     }
 }
@@ -120,7 +133,9 @@ impl InLlm<'_> {
     ) -> Tensor<3> {
         let [_, count, _] = hidden.dims();
         for block in &self.blocks {
-            let Some(context) = &block.picture.context else { continue };
+            let Some(context) = &block.picture.context else {
+                continue;
+            };
             let cells = block.cells_in(first_slot, count);
             let (Some(&(first, _)), Some(&(last, _))) = (cells.first(), cells.last()) else {
                 continue;
@@ -144,8 +159,10 @@ fn update_rows(
     let [b, t, d] = hidden.dims();
     let device = hidden.device();
     // Rows of the flattened batch; a select and an assignment keep the path differentiable.
-    let indices: Vec<i32> =
-        slots.iter().map(|slot| i32::try_from(row * t + slot).unwrap_or(i32::MAX)).collect();
+    let indices: Vec<i32> = slots
+        .iter()
+        .map(|slot| i32::try_from(row * t + slot).unwrap_or(i32::MAX))
+        .collect();
     let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &device);
     let flat = hidden.reshape([b * t, d]);
     let tokens = flat.clone().select(0, indices.clone());

@@ -65,19 +65,46 @@ fn sampler_rules(map: KeyMap) -> KeyMap {
     map.rename(r"\.pos_embed\.(\d+)$", ".pos_embed_${1}")
         .rename(r"\.proj_out\.fc(\d)\.", ".proj_out.linear_${1}.")
         // Joint layers: one attention over all encoders.
-        .rename(&format!(r"{joint}encoders\.(\d+)\.key\.norm\."), "cross_attn.k_proj_${1}.0.")
-        .rename(&format!(r"{joint}encoders\.(\d+)\.key\.linear\."), "cross_attn.k_proj_${1}.1.")
-        .rename(&format!(r"{joint}encoders\.(\d+)\.value\.norm\."), "cross_attn.v_proj_${1}.0.")
-        .rename(&format!(r"{joint}encoders\.(\d+)\.value\.linear\."), "cross_attn.v_proj_${1}.1.")
+        .rename(
+            &format!(r"{joint}encoders\.(\d+)\.key\.norm\."),
+            "cross_attn.k_proj_${1}.0.",
+        )
+        .rename(
+            &format!(r"{joint}encoders\.(\d+)\.key\.linear\."),
+            "cross_attn.k_proj_${1}.1.",
+        )
+        .rename(
+            &format!(r"{joint}encoders\.(\d+)\.value\.norm\."),
+            "cross_attn.v_proj_${1}.0.",
+        )
+        .rename(
+            &format!(r"{joint}encoders\.(\d+)\.value\.linear\."),
+            "cross_attn.v_proj_${1}.1.",
+        )
         .rename(&format!(r"{joint}query\.norm\."), "cross_attn.q_proj.0.")
         .rename(&format!(r"{joint}query\.linear\."), "cross_attn.q_proj.1.")
         .rename(&format!(r"{joint}out\."), "cross_attn.o_proj.")
         // Separate layers: an attention or an MLP per encoder, and their weights.
-        .rename(&format!(r"{separate}weights\.fc(\d)\."), "weight_mlp.linear_${1}.")
-        .rename(&format!(r"{solo}fc(\d)\."), "aggregate_${1}.attention_layer.linear_${2}.")
-        .rename(&format!(r"{solo}query\.norm\."), "aggregate_${1}.attention_layer.q_proj.0.")
-        .rename(&format!(r"{solo}query\.linear\."), "aggregate_${1}.attention_layer.q_proj.1.")
-        .rename(&format!(r"{solo}window\.key\.norm\."), "aggregate_${1}.attention_layer.k_proj.0.")
+        .rename(
+            &format!(r"{separate}weights\.fc(\d)\."),
+            "weight_mlp.linear_${1}.",
+        )
+        .rename(
+            &format!(r"{solo}fc(\d)\."),
+            "aggregate_${1}.attention_layer.linear_${2}.",
+        )
+        .rename(
+            &format!(r"{solo}query\.norm\."),
+            "aggregate_${1}.attention_layer.q_proj.0.",
+        )
+        .rename(
+            &format!(r"{solo}query\.linear\."),
+            "aggregate_${1}.attention_layer.q_proj.1.",
+        )
+        .rename(
+            &format!(r"{solo}window\.key\.norm\."),
+            "aggregate_${1}.attention_layer.k_proj.0.",
+        )
         .rename(
             &format!(r"{solo}window\.key\.linear\."),
             "aggregate_${1}.attention_layer.k_proj.1.",
@@ -90,7 +117,10 @@ fn sampler_rules(map: KeyMap) -> KeyMap {
             &format!(r"{solo}window\.value\.linear\."),
             "aggregate_${1}.attention_layer.v_proj.1.",
         )
-        .rename(&format!(r"{solo}out\."), "aggregate_${1}.attention_layer.o_proj.")
+        .rename(
+            &format!(r"{solo}out\."),
+            "aggregate_${1}.attention_layer.o_proj.",
+        )
 }
 
 fn projector(kind: ProjectorKind) -> KeyMap {
@@ -100,14 +130,16 @@ fn projector(kind: ProjectorKind) -> KeyMap {
 /// A projector's keys; `root` is the pattern of the module path to it.
 #[must_use]
 pub fn projector_alone(kind: ProjectorKind, root: &str) -> KeyMap {
-    let map = KeyMap::new()
-        .rename(&format!("{root}(?:Mlp|SqueezeExcite|CAbstractor)?\\.?"), "mm_projector.");
+    let map = KeyMap::new().rename(
+        &format!("{root}(?:Mlp|SqueezeExcite|CAbstractor)?\\.?"),
+        "mm_projector.",
+    );
     match kind {
         ProjectorKind::Linear => map.rename(r"^mm_projector\.0\.", "mm_projector."),
         // Numbers count the activations between the layers too.
-        ProjectorKind::Mlp { layers } => {
-            (1..layers).rev().fold(map, |map, i| spread(map, r"^mm_projector", "mm_projector", i))
-        }
+        ProjectorKind::Mlp { layers } => (1..layers).rev().fold(map, |map, i| {
+            spread(map, r"^mm_projector", "mm_projector", i)
+        }),
         ProjectorKind::Identity => map,
         ProjectorKind::SqueezeExcite => map
             .rename(r"^mm_projector\.gate\.1\.", "mm_projector.se.2.")
@@ -121,7 +153,10 @@ pub fn projector_alone(kind: ProjectorKind, root: &str) -> KeyMap {
 
 /// Layer `i` of a sequence is item `2·i` in the file.
 fn spread(map: KeyMap, pattern: &str, replacement: &str, i: usize) -> KeyMap {
-    map.rename(&format!(r"{pattern}\.{i}\."), &format!("{replacement}.{}.", 2 * i))
+    map.rename(
+        &format!(r"{pattern}\.{i}\."),
+        &format!("{replacement}.{}.", 2 * i),
+    )
 }
 
 /// Keys of a checkpoint that no part of the model asks for, by rule.

@@ -119,19 +119,32 @@ impl Model {
             connector = Some(module);
         }
         let model = Self {
-            network: Network { encoders, connector, decoder },
+            network: Network {
+                encoders,
+                connector,
+                decoder,
+            },
             config,
             tokenizer,
             template,
             device: options.device.clone(),
         };
-        Ok((model, LoadedFrom { main, encoders: encoder_reports, template: template_choice }))
+        Ok((
+            model,
+            LoadedFrom {
+                main,
+                encoders: encoder_reports,
+                template: template_choice,
+            },
+        ))
     }
 }
 
 fn load_options(options: &LoadModel) -> LoadOptions {
     let load = LoadOptions::new(options.dtype).on_device(&options.device);
-    keys::IGNORED.iter().fold(load, |load, pattern| load.ignore(pattern))
+    keys::IGNORED
+        .iter()
+        .fold(load, |load, pattern| load.ignore(pattern))
 }
 
 fn choose_template(
@@ -148,7 +161,10 @@ fn choose_template(
         conversation_template: config.conversation_template.as_deref(),
         has_token: &|token| tokenizer.token_to_id(token).is_some(),
     })?;
-    Ok((choice.template, (choice.template.name.clone(), choice.reason.into())))
+    Ok((
+        choice.template,
+        (choice.template.name.clone(), choice.reason.into()),
+    ))
 }
 
 fn load_encoders(
@@ -190,7 +206,10 @@ fn find_encoder(
     checkpoint: &Checkpoint,
     options: &LoadModel,
 ) -> Result<Source, ModelError> {
-    let asked = options.encoders.get(name).or_else(|| options.encoders.get(&index.to_string()));
+    let asked = options
+        .encoders
+        .get(name)
+        .or_else(|| options.encoders.get(&index.to_string()));
     if let Some(path) = asked {
         return Ok(Source::Path(path.clone()));
     }
@@ -210,7 +229,9 @@ pub(crate) fn tower_folder(folder: &Path, index: usize, spec: &EncoderSpec) -> O
     let towers = folder.join("towers");
     let published = spec.entry.names.iter().map(|name| name.replace('/', "--"));
     let family = family_folder(spec.entry.family).to_owned();
-    let mut names = std::iter::once(index.to_string()).chain(published).chain([family]);
+    let mut names = std::iter::once(index.to_string())
+        .chain(published)
+        .chain([family]);
     names.find_map(|name| Some(towers.join(name)).filter(|path| path.is_dir()))
 }
 
@@ -237,7 +258,12 @@ fn check_widths(
         let expected = connector_input(checkpoint, index);
         if let Some(expected) = expected.filter(|&expected| expected != encoder.width()) {
             let name = vision.encoders[index].clone();
-            return Err(ModelError::EncoderWidth { index, name, found: encoder.width(), expected });
+            return Err(ModelError::EncoderWidth {
+                index,
+                name,
+                found: encoder.width(),
+                expected,
+            });
         }
     }
     Ok(())

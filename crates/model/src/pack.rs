@@ -78,7 +78,10 @@ impl Packed {
     pub fn part(&self, slots: std::ops::Range<usize>) -> Step {
         let [b, _, d] = self.embeddings.dims();
         let row = |row: &PackedRow| {
-            let slot = |position| Slot { position, filled: position < row.length };
+            let slot = |position| Slot {
+                position,
+                filled: position < row.length,
+            };
             slots.clone().map(slot).collect()
         };
         Step {
@@ -119,7 +122,12 @@ impl Model {
         conversation: &Conversation,
     ) -> Result<Prompt, ModelError> {
         let mut text = template.render(conversation)?.text;
-        if self.config.vision.as_ref().is_some_and(|vision| vision.image_marks) {
+        if self
+            .config
+            .vision
+            .as_ref()
+            .is_some_and(|vision| vision.image_marks)
+        {
             let placeholder = opabinia_llm::template::IMAGE_PLACEHOLDER;
             text = text.replace(placeholder, &format!("<im_start>{placeholder}<im_end>"));
         }
@@ -146,12 +154,18 @@ impl Model {
             let tokens = if missing == 0 {
                 tokens
             } else {
-                Tensor::cat(vec![tokens, Tensor::zeros([missing, hidden], &self.device)], 0)
+                Tensor::cat(
+                    vec![tokens, Tensor::zeros([missing, hidden], &self.device)],
+                    0,
+                )
             };
             embeddings.push(tokens);
             packed.push(row);
         }
-        Ok(Packed { embeddings: Tensor::stack(embeddings, 0), rows: packed })
+        Ok(Packed {
+            embeddings: Tensor::stack(embeddings, 0),
+            rows: packed,
+        })
     }
 
     fn pack_row(
@@ -159,9 +173,15 @@ impl Model {
         tokens: &[PromptToken],
         pictures: &[Arc<Seen>],
     ) -> Result<(PackedRow, Tensor<2>), ModelError> {
-        let placeholders = tokens.iter().filter(|token| **token == PromptToken::Image).count();
+        let placeholders = tokens
+            .iter()
+            .filter(|token| **token == PromptToken::Image)
+            .count();
         if placeholders != pictures.len() {
-            return Err(ModelError::Placeholders { placeholders, pictures: pictures.len() });
+            return Err(ModelError::Placeholders {
+                placeholders,
+                pictures: pictures.len(),
+            });
         }
         let visual: usize = pictures.iter().map(|picture| picture.tokens.len()).sum();
         let length = tokens.len() - placeholders + visual;
@@ -170,7 +190,11 @@ impl Model {
         }
         if length > self.config.max_length {
             let limit = self.config.max_length;
-            return Err(ModelError::TooLong { tokens: length, visual, limit });
+            return Err(ModelError::TooLong {
+                tokens: length,
+                visual,
+                limit,
+            });
         }
 
         let mut parts = Vec::new();
@@ -187,16 +211,29 @@ impl Model {
                 PromptToken::Image => {
                     self.flush(&mut words, &mut parts)?;
                     let picture = pictures.next().expect("counted above");
-                    spans.push(PictureSpan { start: units.len(), picture: picture.clone() });
+                    spans.push(PictureSpan {
+                        start: units.len(),
+                        picture: picture.clone(),
+                    });
                     let identity = Arc::as_ptr(picture) as usize;
-                    let visual = |index| Unit::Visual { picture: identity, index };
+                    let visual = |index| Unit::Visual {
+                        picture: identity,
+                        index,
+                    };
                     units.extend((0..picture.tokens.len()).map(visual));
                     parts.push(picture.tokens.tokens.clone());
                 }
             }
         }
         self.flush(&mut words, &mut parts)?;
-        Ok((PackedRow { length, pictures: spans, units }, Tensor::cat(parts, 0)))
+        Ok((
+            PackedRow {
+                length,
+                pictures: spans,
+                units,
+            },
+            Tensor::cat(parts, 0),
+        ))
     }
 
     fn flush(&self, words: &mut Vec<u32>, parts: &mut Vec<Tensor<2>>) -> Result<(), ModelError> {

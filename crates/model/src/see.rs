@@ -70,7 +70,10 @@ impl Model {
         let (Some(vision), Some(connector)) = (&self.config.vision, &self.network.connector) else {
             return Err(ModelError::TextOnly);
         };
-        let size = PictureSize { width: picture.width(), height: picture.height() };
+        let size = PictureSize {
+            width: picture.width(),
+            height: picture.height(),
+        };
         // Refuse before the encoders work for seconds.
         opabinia_connector::layout::visible_region(size, vision.connector.token_grid())?;
 
@@ -105,7 +108,11 @@ impl Model {
             cols,
             tokens: tokens.len(),
         };
-        Ok(Arc::new(Seen { tokens, context, view }))
+        Ok(Arc::new(Seen {
+            tokens,
+            context,
+            view,
+        }))
     }
 
     fn connect(
@@ -117,7 +124,9 @@ impl Model {
     ) -> Result<(VisualTokens, Option<PictureContext>), ModelError> {
         let connected = connector.forward(grids, &[size], trace)?;
         let mut tokens = connected.tokens.into_iter();
-        let tokens = tokens.next().expect("one picture in, one block of tokens out");
+        let tokens = tokens
+            .next()
+            .expect("one picture in, one block of tokens out");
         Ok((tokens, connected.contexts.into_iter().next()))
     }
 }

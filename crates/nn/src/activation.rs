@@ -83,7 +83,11 @@ mod tests {
 
     #[test]
     fn every_published_name_is_found() {
-        assert!(Activation::NAMES.iter().all(|name| Activation::by_name(name).is_some()));
+        assert!(
+            Activation::NAMES
+                .iter()
+                .all(|name| Activation::by_name(name).is_some())
+        );
         assert_eq!(Activation::by_name("mish"), None);
     }
 
@@ -98,7 +102,10 @@ mod tests {
             };
             let (fused, plain) = (run(Device::flex()), run(Device::flex().autodiff()));
             for ((x, a), b) in values.iter().zip(&fused).zip(&plain) {
-                assert!((a - b).abs() <= 1e-6 + 1e-6 * b.abs(), "{act:?}({x}) = {a}, not {b}");
+                assert!(
+                    (a - b).abs() <= 1e-6 + 1e-6 * b.abs(),
+                    "{act:?}({x}) = {a}, not {b}"
+                );
             }
         }
     }
@@ -108,7 +115,11 @@ mod tests {
         let device = Device::flex();
         let gate = Tensor::<1>::from_floats([-1.0, 0.0, 2.0], &device);
         let up = Tensor::<1>::from_floats([5.0, 6.0, 7.0], &device);
-        let y = Activation::Relu.gated(gate, up).into_data().try_to_vec::<f32>().unwrap();
+        let y = Activation::Relu
+            .gated(gate, up)
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
         assert_eq!(y, [0.0, 0.0, 14.0]);
     }
 

@@ -35,11 +35,17 @@ pub enum AttentionMask {
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask) -> Tensor<4> {
     let heads = q.dims()[1];
     let kv_heads = k.dims()[1];
-    assert!(heads.is_multiple_of(kv_heads), "{kv_heads} key heads do not divide {heads} heads");
+    assert!(
+        heads.is_multiple_of(kv_heads),
+        "{kv_heads} key heads do not divide {heads} heads"
+    );
     let (k, v) = if cpu::is_plain_cpu(&q.device()) {
         (k, v)
     } else {
-        (repeat_heads(k, heads / kv_heads), repeat_heads(v, heads / kv_heads))
+        (
+            repeat_heads(k, heads / kv_heads),
+            repeat_heads(v, heads / kv_heads),
+        )
     };
     let options = AttentionModuleOptions {
         is_causal: matches!(mask, AttentionMask::Causal),
@@ -58,7 +64,9 @@ fn repeat_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
         return x;
     }
     let [b, kv, s, d] = x.dims();
-    x.unsqueeze_dim::<5>(2).expand([b, kv, times, s, d]).reshape([b, kv * times, s, d])
+    x.unsqueeze_dim::<5>(2)
+        .expand([b, kv, times, s, d])
+        .reshape([b, kv * times, s, d])
 }
 
 /// `[b, t, h·d]` → `[b, h, t, d]`.
@@ -101,7 +109,11 @@ mod tests {
     /// Grouped heads, causal with two cached keys: the fused and the differentiable form agree.
     #[test]
     fn fused_equals_differentiable() {
-        let (q, k, v) = (random([1, 4, 3, 8]), random([1, 2, 5, 8]), random([1, 2, 5, 8]));
+        let (q, k, v) = (
+            random([1, 4, 3, 8]),
+            random([1, 2, 5, 8]),
+            random([1, 2, 5, 8]),
+        );
         for mask in [AttentionMask::None, AttentionMask::Causal] {
             let fused = run(&Device::flex(), &mask, &q, &k, &v);
             let plain = run(&Device::flex().autodiff(), &mask, &q, &k, &v);

@@ -37,10 +37,20 @@ impl Conv2d {
     /// PyTorch's default initialisation: uniform in `±1/√fan_in`.
     #[must_use]
     pub fn new(shape: ConvShape, bias: bool, device: &Device) -> Self {
-        let ConvShape { d_in, d_out, kernel, stride, padding, groups } = shape;
+        let ConvShape {
+            d_in,
+            d_out,
+            kernel,
+            stride,
+            padding,
+            groups,
+        } = shape;
         let fan_in = d_in / groups * kernel * kernel;
         let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-        let uniform = Initializer::Uniform { min: -bound, max: bound };
+        let uniform = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
         Self {
             weight: uniform.init([d_out, d_in / groups, kernel, kernel], device),
             bias: bias.then(|| uniform.init([d_out], device)),
@@ -58,7 +68,12 @@ impl Conv2d {
             [1, 1],
             self.groups,
         );
-        module::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+        module::conv2d(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(Param::val),
+            options,
+        )
     }
 }
 
@@ -88,7 +103,10 @@ impl PatchEmbed {
             groups: 1,
         };
         let conv = Conv2d::new(shape, bias, device);
-        Self { weight: conv.weight, bias: conv.bias }
+        Self {
+            weight: conv.weight,
+            bias: conv.bias,
+        }
     }
 
     /// From planes, as pictures come: `[b, c, h, w]` → `[b, h/p · w/p, d]`, row-major.
@@ -115,7 +133,11 @@ impl PatchEmbed {
             .reshape([b, rows, p, cols, p, c])
             .permute([0, 1, 3, 2, 4, 5])
             .reshape([b * rows * cols, p * p * c]);
-        let weight = self.weight.val().permute([0, 2, 3, 1]).reshape([d, p * p * c]);
+        let weight = self
+            .weight
+            .val()
+            .permute([0, 2, 3, 1])
+            .reshape([d, p * p * c]);
         self.project(windows, weight).reshape([b, rows, cols, d])
     }
 

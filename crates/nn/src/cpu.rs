@@ -9,7 +9,10 @@
 //! Inner loops are written plainly and compiled three times (AVX-512, AVX2 with FMA, baseline);
 //! the processor decides at run time.
 
-#![allow(unsafe_code, reason = "calling functions compiled for a processor feature, and gemm")]
+#![allow(
+    unsafe_code,
+    reason = "calling functions compiled for a processor feature, and gemm"
+)]
 
 use std::sync::OnceLock;
 
@@ -121,10 +124,22 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
     let r = fma::<FMA>(n, -0.693_359_4, x);
     let r = fma::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    for c in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
         p = fma::<FMA>(p, r, c);
     }
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    let exponent = shifted
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .wrapping_add(127)
+        << 23;
     p * f32::from_bits(exponent)
 }
 
@@ -257,7 +272,9 @@ per_level! { fn dot_bf16 = dot_bf16_body(a: &[f32], b: &[bf16]) -> f32 }
 /// If the tensor is not [plain](is_plain_f32).
 pub fn activate<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
     edit(x, |values| {
-        values.par_chunks_mut(CHUNK).for_each(|chunk| activate_slice(chunk, act));
+        values
+            .par_chunks_mut(CHUNK)
+            .for_each(|chunk| activate_slice(chunk, act));
     })
 }
 
@@ -273,10 +290,12 @@ pub fn activate_gated<const D: usize>(
     assert_eq!(gate.dims(), up.dims(), "gate and up differ in shape");
     read(up, |up| {
         edit(gate, |gate| {
-            gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
-                activate_slice(gate, act);
-                multiply_slice(gate, up);
-            });
+            gate.par_chunks_mut(CHUNK)
+                .zip(up.par_chunks(CHUNK))
+                .for_each(|(gate, up)| {
+                    activate_slice(gate, act);
+                    multiply_slice(gate, up);
+                });
         })
     })
 }
@@ -348,7 +367,10 @@ pub fn linear_applies(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let device = x.device();
     let ([m, k], [n, k_weight]) = (x.dims(), weight.dims());
-    assert_eq!(k, k_weight, "a linear layer of width {k_weight} was given width {k}");
+    assert_eq!(
+        k, k_weight,
+        "a linear layer of width {k_weight} was given width {k}"
+    );
     let weight = plain(weight).to_contiguous();
     let values = read(x, |x| match weight.dtype() {
         DType::F32 => product(x, slice_of::<f32>(&weight), [m, k, n]),
@@ -418,18 +440,22 @@ fn product<W: Stored>(x: &[f32], weight: &[W], [m, k, n]: [usize; 3]) -> Vec<f32
 
 /// Reads the weight once, whole, in as many parts as there are threads.
 fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize; 3]) {
-    let per_task = n.div_ceil(4 * rayon::current_num_threads()).max(SMALL_PRODUCT / k / 4).max(1);
+    let per_task = n
+        .div_ceil(4 * rayon::current_num_threads())
+        .max(SMALL_PRODUCT / k / 4)
+        .max(1);
     // `[n, m]` first, so that each task owns a contiguous part.
     let mut transposed = vec![0f32; n * m];
-    transposed.par_chunks_mut(per_task * m).zip(weight.par_chunks(per_task * k)).for_each(
-        |(y, weight)| {
+    transposed
+        .par_chunks_mut(per_task * m)
+        .zip(weight.par_chunks(per_task * k))
+        .for_each(|(y, weight)| {
             for (y, row) in y.chunks_exact_mut(m).zip(weight.chunks_exact(k)) {
                 for (y, x) in y.iter_mut().zip(x.chunks_exact(k)) {
                     *y = W::dot(x, row);
                 }
             }
-        },
-    );
+        });
     for (i, row) in y.chunks_exact_mut(n).enumerate() {
         for (j, y) in row.iter_mut().enumerate() {
             *y = transposed[j * m + i];
@@ -498,7 +524,9 @@ fn plain<const D: usize>(x: Tensor<D>) -> Plain {
 }
 
 fn slice_of<E: burn::tensor::Element + bytemuck::Pod>(tensor: &Plain) -> &[E] {
-    tensor.as_slice::<E>().expect("made contiguous, dtype checked")
+    tensor
+        .as_slice::<E>()
+        .expect("made contiguous, dtype checked")
 }
 
 /// Runs `f` over the values in row-major order.
@@ -530,11 +558,14 @@ fn edit<const D: usize>(x: Tensor<D>, f: impl FnOnce(&mut [f32])) -> Tensor<D> {
 /// Calls `f(index, row)` for every row, several rows a task.
 fn for_rows(values: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = CHUNK.div_ceil(width);
-    values.par_chunks_mut(rows * width).enumerate().for_each(|(task, chunk)| {
-        for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
-            f(task * rows + i, row);
-        }
-    });
+    values
+        .par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(task, chunk)| {
+            for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
+                f(task * rows + i, row);
+            }
+        });
 }
 
 #[cfg(test)]
@@ -556,7 +587,13 @@ mod tests {
     /// Every level that this processor has, against f64, on sizes around every chunk boundary.
     #[test]
     fn products_match_f64() {
-        for (m, k, n) in [(1, 1, 1), (1, 63, 5), (8, 130, 70), (9, 64, 257), (33, 200, 300)] {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (1, 63, 5),
+            (8, 130, 70),
+            (9, 64, 257),
+            (33, 200, 300),
+        ] {
             let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0;
             let x: Vec<f32> = (0..m * k).map(value).collect();
             let w: Vec<f32> = (0..n * k).map(|i| value(i + 77)).collect();
@@ -589,9 +626,15 @@ mod tests {
         let device = Device::flex();
         let x = Tensor::<2>::from_floats([[-1.0, 2.0], [3.0, -4.0]], &device);
         let column = x.clone().slice([0..2, 1..2]);
-        let y = activate(column, Activation::Relu).into_data().try_to_vec::<f32>().unwrap();
+        let y = activate(column, Activation::Relu)
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
         assert_eq!(y, [2.0, 0.0]);
         let _ = activate(x.clone(), Activation::Relu);
-        assert_eq!(x.into_data().try_to_vec::<f32>().unwrap(), [-1.0, 2.0, 3.0, -4.0]);
+        assert_eq!(
+            x.into_data().try_to_vec::<f32>().unwrap(),
+            [-1.0, 2.0, 3.0, -4.0]
+        );
     }
 }

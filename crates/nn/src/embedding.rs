@@ -15,8 +15,13 @@ impl Embedding {
     /// Normal initialisation with the standard deviation that transformers use, 0.02.
     #[must_use]
     pub fn new(vocab: usize, d: usize, device: &Device) -> Self {
-        let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
-        Self { weight: normal.init([vocab, d], device) }
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 0.02,
+        };
+        Self {
+            weight: normal.init([vocab, d], device),
+        }
     }
 
     /// Looks rows up; always f32, whatever the table is stored as.
@@ -26,7 +31,11 @@ impl Embedding {
     /// - output: `[n, d]`
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.weight.val().select(0, ids);
-        if rows.dtype() == DType::F32 { rows } else { rows.cast(DType::F32) }
+        if rows.dtype() == DType::F32 {
+            rows
+        } else {
+            rows.cast(DType::F32)
+        }
     }
 
     /// Number of rows, without touching the parameter.

@@ -23,7 +23,10 @@ impl Grid {
     /// A square grid.
     #[must_use]
     pub fn square(side: usize) -> Self {
-        Self { rows: side, cols: side }
+        Self {
+            rows: side,
+            cols: side,
+        }
     }
 
     /// The square grid of a published token count, which configurations store instead of a side.
@@ -65,7 +68,10 @@ impl Region {
     /// All of a grid.
     #[must_use]
     pub fn whole(grid: Grid) -> Self {
-        Self { rows: 0..grid.rows, cols: 0..grid.cols }
+        Self {
+            rows: 0..grid.rows,
+            cols: 0..grid.cols,
+        }
     }
 
     /// Where a picture of `width × height` lies on the square grid of `side` cells that its
@@ -88,16 +94,25 @@ impl Region {
             pad..side - pad
         };
         if w / h > 1.0 {
-            Self { rows: content(w, h), cols: 0..side }
+            Self {
+                rows: content(w, h),
+                cols: 0..side,
+            }
         } else {
-            Self { rows: 0..side, cols: content(h, w) }
+            Self {
+                rows: 0..side,
+                cols: content(h, w),
+            }
         }
     }
 
     /// Rows × columns of the region.
     #[must_use]
     pub fn grid(&self) -> Grid {
-        Grid { rows: self.rows.len(), cols: self.cols.len() }
+        Grid {
+            rows: self.rows.len(),
+            cols: self.cols.len(),
+        }
     }
 
     /// Whether a cell lies in the region.
@@ -137,7 +152,8 @@ impl FeatureGrid {
     #[must_use]
     pub fn into_rows(self) -> Tensor<4> {
         let [b, _, d] = self.features.dims();
-        self.features.reshape([b, self.grid.rows, self.grid.cols, d])
+        self.features
+            .reshape([b, self.grid.rows, self.grid.cols, d])
     }
 
     /// Feature width `d`.
@@ -206,10 +222,25 @@ mod tests {
     fn wide_and_tall_pictures_by_hand() {
         // 160 × 90 on 6 cells: ⌊90 · 6/160⌋ = 3 rows, pad ⌊3/2⌋ = 1, rows 1..5 (one more than 3).
         let wide = Region::of_picture(160, 90, 6);
-        assert_eq!(wide, Region { rows: 1..5, cols: 0..6 });
+        assert_eq!(
+            wide,
+            Region {
+                rows: 1..5,
+                cols: 0..6
+            }
+        );
         let tall = Region::of_picture(70, 120, 6);
-        assert_eq!(tall, Region { rows: 0..6, cols: 1..5 });
-        assert_eq!(Region::of_picture(96, 96, 6), Region::whole(Grid::square(6)));
+        assert_eq!(
+            tall,
+            Region {
+                rows: 0..6,
+                cols: 1..5
+            }
+        );
+        assert_eq!(
+            Region::of_picture(96, 96, 6),
+            Region::whole(Grid::square(6))
+        );
     }
 
     #[test]
@@ -227,7 +258,9 @@ mod tests {
 
     #[test]
     fn windows_are_row_major_inside_and_out() {
-        let x = Tensor::<1, Int>::arange(0..16, &Device::flex()).float().reshape([1, 16, 1]);
+        let x = Tensor::<1, Int>::arange(0..16, &Device::flex())
+            .float()
+            .reshape([1, 16, 1]);
         let windows = FeatureGrid::new(x, Grid::square(4)).windows(Grid::square(2));
         let values = windows.into_data().try_to_vec::<f32>().unwrap();
         assert_eq!(values[..8], [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0]);

@@ -27,7 +27,10 @@ impl Linear {
     #[must_use]
     pub fn new(d_in: usize, d_out: usize, bias: bool, device: &Device) -> Self {
         let bound = 1.0 / (d_in.max(1) as f64).sqrt();
-        let uniform = Initializer::Uniform { min: -bound, max: bound };
+        let uniform = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
         Self {
             weight: uniform.init([d_out, d_in], device),
             bias: bias.then(|| uniform.init([d_out], device)),
@@ -75,7 +78,9 @@ impl Linear {
         } else {
             // GPUs multiply in the weight's format; activations come back in their own.
             let dtype = x.dtype();
-            x.cast(weight.dtype()).matmul(weight.transpose()).cast(dtype)
+            x.cast(weight.dtype())
+                .matmul(weight.transpose())
+                .cast(dtype)
         };
         match bias {
             Some(bias) => y + bias.unsqueeze(),
@@ -100,7 +105,10 @@ mod tests {
     fn rows_of_the_weight_are_outputs() {
         let layer = layer([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], [10.0, 20.0]);
         let x = Tensor::<3>::from_floats([[[1.0, 2.0, 3.0]]], &Device::flex());
-        assert_eq!(layer.forward(x).into_data().try_to_vec::<f32>().unwrap(), [17.0, 26.0]);
+        assert_eq!(
+            layer.forward(x).into_data().try_to_vec::<f32>().unwrap(),
+            [17.0, 26.0]
+        );
     }
 
     #[test]
@@ -124,7 +132,11 @@ mod tests {
         let layer = Linear::new(3, 2, true, &device);
         let x = Tensor::<2>::ones([4, 3], &device);
         let grads = layer.forward(x).sum().backward();
-        let grad = layer.bias.as_ref().and_then(|b| b.val().grad(&grads)).expect("bias trains");
+        let grad = layer
+            .bias
+            .as_ref()
+            .and_then(|b| b.val().grad(&grads))
+            .expect("bias trains");
         assert_eq!(grad.into_data().try_to_vec::<f32>().unwrap(), [4.0, 4.0]);
         assert!(layer.weight.val().grad(&grads).is_some());
     }

@@ -47,19 +47,31 @@ impl RmsNorm {
     /// A norm that starts as the identity scale.
     #[must_use]
     pub fn new(d: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: Initializer::Ones.init([d], device), eps, offset: 0.0 }
+        Self {
+            weight: Initializer::Ones.init([d], device),
+            eps,
+            offset: 0.0,
+        }
     }
 
     /// Gemma's form: the stored weight is the deviation from 1.
     #[must_use]
     pub fn with_unit_offset(d: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: Initializer::Zeros.init([d], device), eps, offset: 1.0 }
+        Self {
+            weight: Initializer::Zeros.init([d], device),
+            eps,
+            offset: 1.0,
+        }
     }
 
     /// Normalises the last dimension; input and output `[.., d]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
-        let weight = if self.offset == 0.0 { weight } else { weight + self.offset };
+        let weight = if self.offset == 0.0 {
+            weight
+        } else {
+            weight + self.offset
+        };
         if cpu::is_plain_f32(&x) && cpu::is_plain_f32(&weight) {
             return cpu::rms_norm(x, weight, self.eps as f32);
         }

@@ -22,7 +22,11 @@ const CLIPPED: f32 = 0.01;
 pub fn principal_components(grid: &FeatureGrid, components: usize) -> Vec<f32> {
     let [_, n, d] = grid.features.dims();
     let k = components.min(d);
-    let x = grid.features.clone().slice([0..1, 0..n, 0..d]).reshape([n, d]);
+    let x = grid
+        .features
+        .clone()
+        .slice([0..1, 0..n, 0..d])
+        .reshape([n, d]);
     let x = x.clone() - x.mean_dim(0);
     let mut basis = start(d, k, &x.device()); // [d, k]
     for _ in 0..ROUNDS {
@@ -54,7 +58,11 @@ fn orthonormal(columns: Tensor<2>) -> Tensor<2> {
             column = column - other.clone().matmul(share);
         }
         let norm = column.clone().square().sum().sqrt().into_scalar::<f32>();
-        kept.push(if norm > 1e-12 { column / norm } else { column * 0.0 });
+        kept.push(if norm > 1e-12 {
+            column / norm
+        } else {
+            column * 0.0
+        });
     }
     Tensor::cat(kept, 1)
 }
@@ -63,7 +71,9 @@ fn orthonormal(columns: Tensor<2>) -> Tensor<2> {
 fn with_fixed_signs(values: Vec<f32>, k: usize, components: usize) -> Vec<f32> {
     let sign = |component: usize| {
         let column = values.iter().skip(component).step_by(k);
-        let extreme = column.copied().fold(0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+        let extreme = column
+            .copied()
+            .fold(0f32, |a, b| if b.abs() > a.abs() { b } else { a });
         if extreme < 0.0 { -1.0 } else { 1.0 }
     };
     let signs: Vec<f32> = (0..k).map(sign).collect();
@@ -95,7 +105,11 @@ pub fn colours(grid: &FeatureGrid) -> Vec<[u8; 3]> {
     let colour = |row: &[f32; 3]| {
         std::array::from_fn(|i| {
             let (low, high) = scales[i];
-            let share = if high > low { (row[i] - low) / (high - low) } else { 0.5 };
+            let share = if high > low {
+                (row[i] - low) / (high - low)
+            } else {
+                0.5
+            };
             (share.clamp(0.0, 1.0) * 255.0).round() as u8
         })
     };
@@ -111,7 +125,12 @@ mod tests {
     #[test]
     fn a_line_has_one_component() {
         let device = Device::flex();
-        let points = [[3.0, 0.0, 4.0], [-3.0, 0.0, -4.0], [0.0, 0.0, 0.0], [6.0, 0.0, 8.0]];
+        let points = [
+            [3.0, 0.0, 4.0],
+            [-3.0, 0.0, -4.0],
+            [0.0, 0.0, 0.0],
+            [6.0, 0.0, 8.0],
+        ];
         let x = Tensor::<2>::from_floats(points, &device).reshape([1, 4, 3]);
         let values = principal_components(&FeatureGrid::new(x, Grid::square(2)), 3);
         let first: Vec<f32> = values.iter().step_by(3).copied().collect();
@@ -119,7 +138,10 @@ mod tests {
         for (a, b) in first.iter().zip([2.5, -7.5, -2.5, 7.5]) {
             assert!((a.abs() - f32::abs(b)).abs() < 1e-4, "{first:?}");
         }
-        assert!(values.iter().skip(1).step_by(3).all(|v| v.abs() < 1e-3), "{values:?}");
+        assert!(
+            values.iter().skip(1).step_by(3).all(|v| v.abs() < 1e-3),
+            "{values:?}"
+        );
     }
 
     #[test]

@@ -30,7 +30,11 @@ impl Taps {
             indices.extend([low, high]);
             weights.extend([1.0 - part, part]);
         }
-        Self { taps: 2, indices, weights }
+        Self {
+            taps: 2,
+            indices,
+            weights,
+        }
     }
 
     /// Cubic convolution with `a = −0.75` and clamped borders, as PyTorch's `bicubic`.
@@ -53,7 +57,11 @@ impl Taps {
                 weights.push(cubic_weight((part + 1.0 - tap as f32).abs()));
             }
         }
-        Self { taps: 4, indices, weights }
+        Self {
+            taps: 4,
+            indices,
+            weights,
+        }
     }
 
     /// Number of output positions.
@@ -101,8 +109,16 @@ fn cubic_weight(distance: f32) -> f32 {
 #[must_use]
 pub fn bilinear(x: Tensor<4>, to: (usize, usize)) -> Tensor<4> {
     let [_, rows, cols, _] = x.dims();
-    let x = if rows == to.0 { x } else { Taps::linear(rows, to.0).apply(x, 1) };
-    if cols == to.1 { x } else { Taps::linear(cols, to.1).apply(x, 2) }
+    let x = if rows == to.0 {
+        x
+    } else {
+        Taps::linear(rows, to.0).apply(x, 1)
+    };
+    if cols == to.1 {
+        x
+    } else {
+        Taps::linear(cols, to.1).apply(x, 2)
+    }
 }
 
 #[cfg(test)]
@@ -117,18 +133,27 @@ mod tests {
     #[test]
     fn doubling_a_line_by_hand() {
         // Half-pixel centres: outputs look at −0.25 (clamped), 0.25, 0.75, 1.25 (clamped).
-        assert_eq!(resample(&Taps::linear(2, 4), &[0.0, 4.0]), [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(
+            resample(&Taps::linear(2, 4), &[0.0, 4.0]),
+            [0.0, 1.0, 3.0, 4.0]
+        );
     }
 
     #[test]
     fn halving_a_line_averages_neighbours() {
-        assert_eq!(resample(&Taps::linear(4, 2), &[0.0, 2.0, 4.0, 8.0]), [1.0, 6.0]);
+        assert_eq!(
+            resample(&Taps::linear(4, 2), &[0.0, 2.0, 4.0, 8.0]),
+            [1.0, 6.0]
+        );
     }
 
     #[test]
     fn cubic_keeps_values_at_their_own_positions_and_sums_to_one() {
         let same = Taps::cubic(5, 5, 1.0);
-        assert_eq!(resample(&same, &[1.0, 7.0, 3.0, -2.0, 5.0]), [1.0, 7.0, 3.0, -2.0, 5.0]);
+        assert_eq!(
+            resample(&same, &[1.0, 7.0, 3.0, -2.0, 5.0]),
+            [1.0, 7.0, 3.0, -2.0, 5.0]
+        );
         for y in resample(&Taps::cubic(5, 9, 9.1 / 5.0), &[1.0; 5]) {
             assert!((y - 1.0).abs() < 1e-6);
         }
@@ -136,7 +161,11 @@ mod tests {
 
     #[test]
     fn equal_sizes_are_untouched() {
-        let x = Tensor::<4>::random([1, 3, 4, 2], burn::tensor::Distribution::Default, &Device::flex());
+        let x = Tensor::<4>::random(
+            [1, 3, 4, 2],
+            burn::tensor::Distribution::Default,
+            &Device::flex(),
+        );
         assert_eq!(bilinear(x.clone(), (3, 4)).into_data(), x.into_data());
     }
 }

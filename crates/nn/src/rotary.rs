@@ -54,7 +54,11 @@ impl Rotary {
     /// `head_dim` must be even, which configurations check.
     #[must_use]
     pub fn new(head_dim: usize, theta: f64, scaling: Option<RotaryScaling>) -> Self {
-        Self { head_dim, theta, scaling }
+        Self {
+            head_dim,
+            theta,
+            scaling,
+        }
     }
 
     /// Angle per position of each pair, `d/2` values.
@@ -63,7 +67,10 @@ impl Rotary {
     fn frequencies(&self, length: usize) -> Vec<f32> {
         let d = self.head_dim as f64;
         let theta = match self.scaling {
-            Some(RotaryScaling::Dynamic { factor, max_position }) if length > max_position => {
+            Some(RotaryScaling::Dynamic {
+                factor,
+                max_position,
+            }) if length > max_position => {
                 let stretch = factor * length as f64 / max_position as f64 - (factor - 1.0);
                 self.theta * stretch.powf(d / (d - 2.0))
             }
@@ -106,12 +113,17 @@ impl Rotary {
     #[must_use]
     pub fn table(&self, positions: &[Vec<usize>], device: &Device) -> RotaryTable {
         let steps = positions.first().map_or(0, Vec::len);
-        assert!(positions.iter().all(|row| row.len() == steps), "rows of unequal length");
+        assert!(
+            positions.iter().all(|row| row.len() == steps),
+            "rows of unequal length"
+        );
         let length = positions.iter().flatten().max().map_or(0, |last| last + 1);
         let frequencies = self.frequencies(length);
         // Angles in f32, as in the reference; their cosine in f64, so that it is exact there.
         let angles = positions.iter().flatten().flat_map(|&position| {
-            frequencies.iter().map(move |&f| f64::from(position as f32 * f))
+            frequencies
+                .iter()
+                .map(move |&f| f64::from(position as f32 * f))
         });
         let (sin, cos): (Vec<f32>, Vec<f32>) =
             angles.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
@@ -192,9 +204,15 @@ mod tests {
 
     #[test]
     fn dynamic_scaling_acts_beyond_the_trained_context_only() {
-        let scaling = Some(RotaryScaling::Dynamic { factor: 2.0, max_position: 100 });
+        let scaling = Some(RotaryScaling::Dynamic {
+            factor: 2.0,
+            max_position: 100,
+        });
         let rotary = Rotary::new(64, 10000.0, scaling);
-        assert_eq!(rotary.frequencies(100), Rotary::new(64, 10000.0, None).frequencies(0));
+        assert_eq!(
+            rotary.frequencies(100),
+            Rotary::new(64, 10000.0, None).frequencies(0)
+        );
         assert!(rotary.frequencies(200)[31] < rotary.frequencies(100)[31]);
     }
 }

@@ -25,7 +25,9 @@ impl Trace {
     /// Keeps every value that is recorded.
     #[must_use]
     pub fn on() -> Self {
-        Self { kept: Some(BTreeMap::new()) }
+        Self {
+            kept: Some(BTreeMap::new()),
+        }
     }
 
     /// Whether values are kept.
@@ -42,7 +44,11 @@ impl Trace {
     }
 
     /// Records data that is no float tensor (ids, masks).
-    pub fn record_data(&mut self, name: impl FnOnce() -> String, data: impl FnOnce() -> TensorData) {
+    pub fn record_data(
+        &mut self,
+        name: impl FnOnce() -> String,
+        data: impl FnOnce() -> TensorData,
+    ) {
         if let Some(kept) = &mut self.kept {
             kept.insert(name(), data());
         }

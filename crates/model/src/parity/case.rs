@@ -130,13 +130,26 @@ impl Case {
     /// If one of them cannot be read.
     pub fn open(folder: &Path) -> Result<Self, CaseError> {
         let json = read_json(&folder.join("case.json"))?;
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = folder
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_else(|| folder.display().to_string());
         let kind = json["kind"].as_str().unwrap_or_default().to_owned();
         let io = folder.join("io.safetensors");
-        let tensors = if io.is_file() { read_tensors(&io)? } else { BTreeMap::new() };
+        let tensors = if io.is_file() {
+            read_tensors(&io)?
+        } else {
+            BTreeMap::new()
+        };
         let used = RefCell::default();
-        Ok(Self { folder: folder.to_owned(), name, kind, json, tensors, used })
+        Ok(Self {
+            folder: folder.to_owned(),
+            name,
+            kind,
+            json,
+            tensors,
+            used,
+        })
     }
 
     /// The tolerance that the case states.
@@ -173,13 +186,20 @@ impl Case {
         }
         let values: Vec<f32> = reference.values.iter().map(|&v| v as f32).collect();
         let data = TensorData::new(values, reference.shape.clone());
-        Ok(burn::tensor::Tensor::from_data(data, &burn::tensor::Device::flex()))
+        Ok(burn::tensor::Tensor::from_data(
+            data,
+            &burn::tensor::Device::flex(),
+        ))
     }
 
     /// Tensors of the reference that nothing was compared with.
     pub(super) fn untouched(&self) -> Vec<String> {
         let used = self.used.borrow();
-        self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+        self.tensors
+            .keys()
+            .filter(|name| !used.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// Another JSON file of the folder.
@@ -192,11 +212,17 @@ impl Case {
 
     /// An error about this case.
     pub fn wrong(&self, reason: impl Into<String>) -> CaseError {
-        CaseError::Content { case: self.name.clone(), reason: reason.into() }
+        CaseError::Content {
+            case: self.name.clone(),
+            reason: reason.into(),
+        }
     }
 
     pub(super) fn unknown_kind(&self) -> CaseError {
-        CaseError::Kind { case: self.name.clone(), kind: self.kind.clone() }
+        CaseError::Kind {
+            case: self.name.clone(),
+            kind: self.kind.clone(),
+        }
     }
 
     /// Compares a computed tensor with the reference's of the same name.
@@ -214,7 +240,12 @@ impl Case {
 }
 
 /// Compares elementwise; shapes must be equal too.
-pub fn compare(name: &str, ours: &TensorData, reference: &Reference, tolerance: Tolerance) -> Check {
+pub fn compare(
+    name: &str,
+    ours: &TensorData,
+    reference: &Reference,
+    tolerance: Tolerance,
+) -> Check {
     let shape: Vec<usize> = ours.shape().iter().copied().collect();
     if shape != reference.shape {
         let difference = format!("shape {shape:?}, not {:?}", reference.shape);
@@ -240,7 +271,11 @@ pub fn compare_values(name: &str, ours: &[f64], theirs: &[f64], tolerance: Toler
             of_allowed = if share.is_nan() { f64::INFINITY } else { share };
             worst = Some((i, *a, *b));
         }
-        max_abs = if off.is_nan() { f64::INFINITY } else { max_abs.max(off) };
+        max_abs = if off.is_nan() {
+            f64::INFINITY
+        } else {
+            max_abs.max(off)
+        };
         if b.abs() > TINY {
             max_rel = max_rel.max(off / b.abs());
         }
@@ -275,7 +310,11 @@ pub fn equal<T: PartialEq + std::fmt::Debug>(name: &str, ours: &T, theirs: &T) -
     let shorten = |value: &T| {
         let text = format!("{value:?}");
         let cut: String = text.chars().take(400).collect();
-        if cut.len() < text.len() { cut + "…" } else { cut }
+        if cut.len() < text.len() {
+            cut + "…"
+        } else {
+            cut
+        }
     };
     mismatch(name, format!("{}, not {}", shorten(ours), shorten(theirs)))
 }
@@ -292,20 +331,37 @@ fn mismatch(name: &str, difference: String) -> Check {
 }
 
 fn read_json(path: &Path) -> Result<Value, CaseError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| CaseError::Io { path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|source| CaseError::Json { path: path.into(), source })
+    let text = std::fs::read_to_string(path).map_err(|source| CaseError::Io {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| CaseError::Json {
+        path: path.into(),
+        source,
+    })
 }
 
 fn read_tensors(path: &Path) -> Result<BTreeMap<String, Reference>, CaseError> {
-    let wrong = |reason: String| CaseError::Tensors { path: path.into(), reason };
-    let bytes = std::fs::read(path).map_err(|source| CaseError::Io { path: path.into(), source })?;
+    let wrong = |reason: String| CaseError::Tensors {
+        path: path.into(),
+        reason,
+    };
+    let bytes = std::fs::read(path).map_err(|source| CaseError::Io {
+        path: path.into(),
+        source,
+    })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let values = numbers(view.dtype(), view.data())
             .ok_or_else(|| wrong(format!("`{name}` is of type {:?}", view.dtype())))?;
-        tensors.insert(name.to_owned(), Reference { shape: view.shape().to_vec(), values });
+        tensors.insert(
+            name.to_owned(),
+            Reference {
+                shape: view.shape().to_vec(),
+                values,
+            },
+        );
     }
     Ok(tensors)
 }
@@ -329,7 +385,10 @@ fn numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
 mod tests {
     use super::*;
 
-    const LOOSE: Tolerance = Tolerance { max_abs: 0.1, rel: 0.1 };
+    const LOOSE: Tolerance = Tolerance {
+        max_abs: 0.1,
+        rel: 0.1,
+    };
 
     #[test]
     fn deviation_is_measured_in_units_of_what_is_allowed() {
@@ -349,7 +408,10 @@ mod tests {
     #[test]
     fn shapes_must_be_equal() {
         let ours = TensorData::new(vec![1f32, 2.0], [2, 1]);
-        let reference = Reference { shape: vec![1, 2], values: vec![1.0, 2.0] };
+        let reference = Reference {
+            shape: vec![1, 2],
+            values: vec![1.0, 2.0],
+        };
         assert!(!compare("x", &ours, &reference, LOOSE).holds);
     }
 }

@@ -9,17 +9,23 @@ use crate::ModelError;
 
 pub(super) fn run(case: &Case) -> Result<Vec<Check>, CaseError> {
     let prompts = case.file("prompts.json")?;
-    let modes = prompts.as_object().ok_or_else(|| case.wrong("prompts.json is no object"))?;
+    let modes = prompts
+        .as_object()
+        .ok_or_else(|| case.wrong("prompts.json is no object"))?;
     let mut checks = Vec::new();
     for (mode, expected) in modes {
         let template = ChatTemplate::by_name(mode).map_err(ModelError::from)?;
         for (variant, text) in expected.as_object().into_iter().flatten() {
-            let (Some(text), Some(conversation)) =
-                (text.as_str(), conversation(&case.json["texts"], template, variant))
-            else {
+            let (Some(text), Some(conversation)) = (
+                text.as_str(),
+                conversation(&case.json["texts"], template, variant),
+            ) else {
                 continue; // Settings of the template, not prompts.
             };
-            let ours = template.render(&conversation).map_err(ModelError::from)?.text;
+            let ours = template
+                .render(&conversation)
+                .map_err(ModelError::from)?
+                .text;
             checks.push(equal(&format!("{mode}.{variant}"), &ours.as_str(), &text));
         }
     }
@@ -31,7 +37,13 @@ fn conversation(texts: &Value, template: &ChatTemplate, variant: &str) -> Option
     let text = |key: &str| texts[key].as_str().map(str::to_owned);
     let first = Turn::user(text("user1")?);
     let answer = Turn::assistant(text("assistant1")?);
-    let two = || vec![first.clone(), answer.clone(), Turn::user(text("user2").unwrap_or_default())];
+    let two = || {
+        vec![
+            first.clone(),
+            answer.clone(),
+            Turn::user(text("user2").unwrap_or_default()),
+        ]
+    };
     let open = |mut turns: Vec<Turn>| {
         turns.push(Turn::open());
         Conversation::new(turns)

@@ -75,7 +75,12 @@ pub fn run_case(folder: &Path) -> Result<CaseReport, CaseError> {
         _ => return Err(case.unknown_kind()),
     }?;
     let not_compared = case.untouched();
-    Ok(CaseReport { case: case.name, kind: case.kind, checks, not_compared })
+    Ok(CaseReport {
+        case: case.name,
+        kind: case.kind,
+        checks,
+        not_compared,
+    })
 }
 
 /// The case folders that a path means: itself, or the folders in it that are cases.
@@ -86,14 +91,18 @@ pub fn find_cases(path: &Path) -> Result<Vec<PathBuf>, CaseError> {
     if path.join("case.json").is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path)
-        .map_err(|source| CaseError::Io { path: path.to_owned(), source })?;
+    let entries = std::fs::read_dir(path).map_err(|source| CaseError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     let mut cases: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.join("case.json").is_file())
         .collect();
     if cases.is_empty() {
-        return Err(CaseError::NoCases { path: path.to_owned() });
+        return Err(CaseError::NoCases {
+            path: path.to_owned(),
+        });
     }
     cases.sort();
     Ok(cases)

@@ -41,13 +41,23 @@ struct Run {
 }
 
 pub(super) fn run(case: &Case) -> Result<Vec<Check>, CaseError> {
-    let runs: BTreeMap<String, Run> = Deserialize::deserialize(&case.json["runs"])
-        .map_err(|source| CaseError::Json { path: case.folder.join("case.json"), source })?;
-    let options = LoadModel { dtype: WeightDtype::F32, ..LoadModel::default() };
+    let runs: BTreeMap<String, Run> =
+        Deserialize::deserialize(&case.json["runs"]).map_err(|source| CaseError::Json {
+            path: case.folder.join("case.json"),
+            source,
+        })?;
+    let options = LoadModel {
+        dtype: WeightDtype::F32,
+        ..LoadModel::default()
+    };
     let (model, loaded) = Model::load(&case.folder, &options)?;
     loaded.main.deny_unused()?;
     let tolerance = case.tolerance()?;
-    let bench = Bench { case, model, tolerance };
+    let bench = Bench {
+        case,
+        model,
+        tolerance,
+    };
     let mut checks = Vec::new();
     for (name, run) in &runs {
         let found = match run.kind.as_str() {
@@ -78,14 +88,20 @@ impl Bench<'_> {
         checks.push(self.input_ids(name, &prompt)?);
 
         let mut trace = Trace::on();
-        let picture = run.image.as_ref().map(|image| self.picture(image)).transpose()?;
+        let picture = run
+            .image
+            .as_ref()
+            .map(|image| self.picture(image))
+            .transpose()?;
         let seen = match &picture {
             Some(picture) => vec![self.model.see(picture, &mut trace)?],
             None => Vec::new(),
         };
         let packed = self.model.pack(&[(&prompt, &seen)])?;
         checks.extend(shape_checks(name, run, &packed, &seen));
-        let (hidden, cache) = self.model.forward(&packed, ImagePosition::Config, &mut trace)?;
+        let (hidden, cache) = self
+            .model
+            .forward(&packed, ImagePosition::Config, &mut trace)?;
         checks.extend(self.traced(name, trace)?);
         checks.extend(self.logits(name, run, hidden.clone())?);
         checks.extend(self.greedy(name, run, &packed, hidden, cache)?);
@@ -95,7 +111,12 @@ impl Bench<'_> {
     fn input_ids(&self, name: &str, prompt: &Prompt) -> Result<Check, CaseError> {
         let name = format!("{name}.input_ids");
         let ids = ids_of(&prompt.tokens);
-        Ok(compare_values(&name, &ids, &self.case.tensor(&name)?.values, EXACT))
+        Ok(compare_values(
+            &name,
+            &ids,
+            &self.case.tensor(&name)?.values,
+            EXACT,
+        ))
     }
 
     /// Every intermediate value that the case holds for this run.
@@ -124,9 +145,15 @@ impl Bench<'_> {
             Ok(())
         };
         let tail = self.case.tensors.get(&format!("{name}.logits_tail"));
-        let tail = tail.and_then(|tensor| tensor.shape.get(1)).copied().unwrap_or(0);
+        let tail = tail
+            .and_then(|tensor| tensor.shape.get(1))
+            .copied()
+            .unwrap_or(0);
         from(format!("{name}.logits_tail"), length.saturating_sub(tail))?;
-        from(format!("{name}.logits_from"), run.logits_from_position.unwrap_or(0).min(length))?;
+        from(
+            format!("{name}.logits_from"),
+            run.logits_from_position.unwrap_or(0).min(length),
+        )?;
         Ok(checks)
     }
 
@@ -149,7 +176,9 @@ impl Bench<'_> {
         hidden: Tensor<3>,
         mut cache: KvCache,
     ) -> Result<Vec<Check>, CaseError> {
-        let Some(expected) = &run.greedy_ids else { return Ok(Vec::new()) };
+        let Some(expected) = &run.greedy_ids else {
+            return Ok(Vec::new());
+        };
         let generation = Generation {
             sampling: SamplingOptions {
                 max_new_tokens: expected.len().max(1),
@@ -163,27 +192,41 @@ impl Bench<'_> {
         let mut answers = self.model.generate(packed, &generation, &mut |_, _| true)?;
         let answer = answers.pop().ok_or_else(|| self.case.wrong("no answer"))?;
         let ends = self.model.end_ids(&generation);
-        let written: Vec<u32> =
-            expected.iter().copied().filter(|id| !ends.contains(id)).collect();
+        let written: Vec<u32> = expected
+            .iter()
+            .copied()
+            .filter(|id| !ends.contains(id))
+            .collect();
         let mut checks = vec![equal(&format!("{name}.greedy_ids"), &answer.ids, &written)];
         if let Some(text) = &run.greedy_text {
             let ours = answer.text.as_str();
             checks.push(equal(&format!("{name}.greedy_text"), &ours, &text.as_str()));
         }
-        let Some(steps) = &run.step_logits_steps else { return Ok(checks) };
+        let Some(steps) = &run.step_logits_steps else {
+            return Ok(checks);
+        };
         let length = packed.len();
         let mut logits = vec![self.scores(hidden, length - 1..length)];
         for (i, &id) in expected.iter().enumerate() {
             let embedding = self.model.network.decoder.embed(&[id], &self.model.device);
             let step = Step::contiguous(embedding.unsqueeze_dim(0), length + i);
-            let hidden = self.model.network.decoder.forward(step, &mut cache, &mut NoHook);
+            let hidden = self
+                .model
+                .network
+                .decoder
+                .forward(step, &mut cache, &mut NoHook);
             logits.push(self.scores(hidden, 0..1));
         }
         let key = format!("{name}.step_logits");
         let ours: Vec<f64> = steps
             .iter()
             .filter_map(|&step| logits.get(step))
-            .flat_map(|data| data.clone().convert::<f64>().iter::<f64>().collect::<Vec<_>>())
+            .flat_map(|data| {
+                data.clone()
+                    .convert::<f64>()
+                    .iter::<f64>()
+                    .collect::<Vec<_>>()
+            })
             .collect();
         let theirs = &self.case.tensor(&key)?.values;
         checks.push(compare_values(&key, &ours, theirs, self.tolerance));
@@ -196,8 +239,11 @@ impl Bench<'_> {
         let sizes = run.image_sizes_wh.clone().unwrap_or_default();
         let mut prompts = Vec::new();
         for text in texts {
-            let tokens =
-                self.model.tokenizer.encode_with_images(&text).map_err(ModelError::from)?;
+            let tokens = self
+                .model
+                .tokenizer
+                .encode_with_images(&text)
+                .map_err(ModelError::from)?;
             prompts.push(Prompt { text, tokens });
         }
         let pictures = sizes
@@ -205,8 +251,11 @@ impl Bench<'_> {
             .map(|&size| self.picture_of_size(size))
             .map(|picture| Ok(vec![self.model.see(&picture?, &mut Trace::off())?]))
             .collect::<Result<Vec<Vec<Arc<Seen>>>, CaseError>>()?;
-        let rows: Vec<(&Prompt, &[Arc<Seen>])> =
-            prompts.iter().zip(&pictures).map(|(p, s)| (p, s.as_slice())).collect();
+        let rows: Vec<(&Prompt, &[Arc<Seen>])> = prompts
+            .iter()
+            .zip(&pictures)
+            .map(|(p, s)| (p, s.as_slice()))
+            .collect();
         let packed = self.model.pack(&rows)?;
 
         let mut checks = vec![self.padded_ids(name, &prompts)?];
@@ -218,25 +267,41 @@ impl Bench<'_> {
             .flat_map(|&n| (0..packed.len()).map(move |i| f64::from(u8::from(i < n))))
             .collect();
         let key = format!("{name}.attention_mask");
-        checks.push(compare_values(&key, &mask, &self.case.tensor(&key)?.values, EXACT));
+        checks.push(compare_values(
+            &key,
+            &mask,
+            &self.case.tensor(&key)?.values,
+            EXACT,
+        ));
         let grids: Vec<f64> = pictures
             .iter()
             .flatten()
             .flat_map(|seen| [seen.tokens.grid.rows as f64, seen.tokens.grid.cols as f64])
             .collect();
         let key = format!("{name}.final_sizes");
-        checks.push(compare_values(&key, &grids, &self.case.tensor(&key)?.values, EXACT));
+        checks.push(compare_values(
+            &key,
+            &grids,
+            &self.case.tensor(&key)?.values,
+            EXACT,
+        ));
 
-        let (hidden, _) =
-            self.model.forward(&packed, ImagePosition::Config, &mut Trace::off())?;
+        let (hidden, _) = self
+            .model
+            .forward(&packed, ImagePosition::Config, &mut Trace::off())?;
         let [_, _, d] = hidden.dims();
-        let last = lengths
-            .iter()
-            .enumerate()
-            .map(|(i, &n)| hidden.clone().slice([i..i + 1, n - 1..n, 0..d]).reshape([1, d]));
+        let last = lengths.iter().enumerate().map(|(i, &n)| {
+            hidden
+                .clone()
+                .slice([i..i + 1, n - 1..n, 0..d])
+                .reshape([1, d])
+        });
         let last = Tensor::<2>::cat(last.collect(), 0);
         let logits = self.model.network.decoder.logits(last).into_data();
-        checks.push(self.case.compare(&format!("{name}.last_logits"), &logits, self.tolerance)?);
+        checks.push(
+            self.case
+                .compare(&format!("{name}.last_logits"), &logits, self.tolerance)?,
+        );
         Ok(checks)
     }
 
@@ -245,9 +310,16 @@ impl Bench<'_> {
         let key = format!("{name}.input_ids");
         let padded = self.case.tensor(&key)?;
         let mask = self.case.tensor(&format!("{name}.attention_mask_in"))?;
-        let counted = padded.values.iter().zip(&mask.values).filter(|(_, mask)| **mask > 0.5);
+        let counted = padded
+            .values
+            .iter()
+            .zip(&mask.values)
+            .filter(|(_, mask)| **mask > 0.5);
         let theirs: Vec<f64> = counted.map(|(id, _)| *id).collect();
-        let ours: Vec<f64> = prompts.iter().flat_map(|prompt| ids_of(&prompt.tokens)).collect();
+        let ours: Vec<f64> = prompts
+            .iter()
+            .flat_map(|prompt| ids_of(&prompt.tokens))
+            .collect();
         Ok(compare_values(&key, &ours, &theirs, EXACT))
     }
 
@@ -264,11 +336,16 @@ impl Bench<'_> {
                 return Ok(picture);
             }
         }
-        Err(self.case.wrong(format!("no picture of {} × {} pixels", size.0, size.1)))
+        Err(self
+            .case
+            .wrong(format!("no picture of {} × {} pixels", size.0, size.1)))
     }
 }
 
-const EXACT: Tolerance = Tolerance { max_abs: 0.0, rel: 0.0 };
+const EXACT: Tolerance = Tolerance {
+    max_abs: 0.0,
+    rel: 0.0,
+};
 
 /// Ids as the reference has them, −200 for an image.
 fn ids_of(tokens: &[PromptToken]) -> Vec<f64> {
@@ -296,7 +373,11 @@ fn shape_checks(name: &str, run: &Run, packed: &Packed, seen: &[Arc<Seen>]) -> V
         checks.push(equal(&format!("{name}.seq_len"), &packed.len(), &length));
     }
     if let Some(indices) = &run.image_index_in_ids {
-        let ours: Vec<usize> = packed.rows[0].pictures.iter().map(|span| span.start).collect();
+        let ours: Vec<usize> = packed.rows[0]
+            .pictures
+            .iter()
+            .map(|span| span.start)
+            .collect();
         checks.push(equal(&format!("{name}.image_index"), &ours, indices));
     }
     if let (Some(size), Some(seen)) = (run.final_size_hw, seen.first()) {

@@ -25,8 +25,11 @@ struct SamplerKeys {
 pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
     let tolerance = case.tolerance()?;
     let config = case.folder.join("config.json");
-    let raw = SamplerKeys::deserialize(case.file("config.json")?)
-        .map_err(|source| CaseError::Json { path: config, source })?;
+    let raw =
+        SamplerKeys::deserialize(case.file("config.json")?).map_err(|source| CaseError::Json {
+            path: config,
+            source,
+        })?;
     let layer_type = match raw.layer_type.as_str() {
         "joint" => LayerType::Joint,
         "sep" => LayerType::Separate,
@@ -44,8 +47,12 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
     let prefix = case.json["key_prefix"].as_str().unwrap_or_default();
     let sampler = Sampler::new(&config, &Device::flex());
     let checkpoint = Checkpoint::open(case.folder.join("model.safetensors"))?;
-    let (sampler, report) =
-        load_into(sampler, &checkpoint, &keys::sampler(prefix), &LoadOptions::default())?;
+    let (sampler, report) = load_into(
+        sampler,
+        &checkpoint,
+        &keys::sampler(prefix),
+        &LoadOptions::default(),
+    )?;
     report.deny_unused()?;
 
     let queries = case.input::<3>("q")?;
@@ -61,16 +68,26 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
 
     let mut checks = Vec::new();
     let mut trace = Trace::on();
-    let masked = Windows { latents: latents.clone(), visible: Some(visible) };
+    let masked = Windows {
+        latents: latents.clone(),
+        visible: Some(visible),
+    };
     let queries = queries.reshape([n, q]);
     let out = sampler.forward(queries.clone(), &context, &masked, &mut trace);
     for (name, data) in trace.into_tensors() {
         checks.push(case.compare(&name, &data, tolerance)?);
     }
     checks.push(case.compare("out", &out.unsqueeze_dim::<3>(1).into_data(), tolerance)?);
-    let open = Windows { latents, visible: None };
+    let open = Windows {
+        latents,
+        visible: None,
+    };
     let out = sampler.forward(queries, &context, &open, &mut Trace::off());
-    checks.push(case.compare("out_nomask", &out.unsqueeze_dim::<3>(1).into_data(), tolerance)?);
+    checks.push(case.compare(
+        "out_nomask",
+        &out.unsqueeze_dim::<3>(1).into_data(),
+        tolerance,
+    )?);
     Ok(checks)
 }
 
@@ -82,8 +99,12 @@ struct ProjectorKeys {
 }
 
 pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
-    let raw = ProjectorKeys::deserialize(case.file("config.json")?)
-        .map_err(|source| CaseError::Json { path: case.folder.join("config.json"), source })?;
+    let raw = ProjectorKeys::deserialize(case.file("config.json")?).map_err(|source| {
+        CaseError::Json {
+            path: case.folder.join("config.json"),
+            source,
+        }
+    })?;
     let name = &raw.mm_projector_type;
     let kind = ProjectorKind::by_name(name)
         .ok_or_else(|| case.wrong(format!("no projector is called `{name}`")))?;
@@ -102,13 +123,20 @@ pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
     if kind != ProjectorKind::Identity {
         let checkpoint = Checkpoint::open(&weights)?;
         let map = keys::projector_alone(kind, "^").prefix("model.");
-        let (loaded, report) =
-            load_into(projector, &checkpoint, &map, &LoadOptions::default())?;
+        let (loaded, report) = load_into(projector, &checkpoint, &map, &LoadOptions::default())?;
         report.deny_unused()?;
         projector = loaded;
     }
-    let y = projector.forward(&[FeatureGrid::new(features, grid)]).features.into_data();
+    let y = projector
+        .forward(&[FeatureGrid::new(features, grid)])
+        .features
+        .into_data();
     let reference = case.tensor("y")?;
     let values: Vec<f64> = y.convert::<f64>().iter::<f64>().collect();
-    Ok(vec![compare_values("y", &values, &reference.values, case.tolerance()?)])
+    Ok(vec![compare_values(
+        "y",
+        &values,
+        &reference.values,
+        case.tolerance()?,
+    )])
 }

@@ -12,7 +12,11 @@ use super::case::Tolerance;
 use super::{Case, CaseError, Check};
 
 pub(super) fn run(case: &Case) -> Result<Vec<Check>, CaseError> {
-    let bench = Bench { case, config: config(case)?, tolerance: case.tolerance()? };
+    let bench = Bench {
+        case,
+        config: config(case)?,
+        tolerance: case.tolerance()?,
+    };
     match bench.config.family() {
         Family::Clip => bench.clip(),
         Family::Siglip => bench.siglip(),
@@ -30,7 +34,10 @@ fn config(case: &Case) -> Result<EncoderConfig, CaseError> {
     {
         map.insert("timm_arch".into(), arch.clone());
     }
-    Ok(EncoderConfig::from_json(&json, &case.folder.join("config.json"))?)
+    Ok(EncoderConfig::from_json(
+        &json,
+        &case.folder.join("config.json"),
+    )?)
 }
 
 struct Bench<'a> {
@@ -58,7 +65,10 @@ impl Bench<'_> {
     fn entry(&self) -> Result<&'static EncoderEntry, CaseError> {
         let family = self.config.family();
         let entry = REGISTRY.iter().find(|entry| entry.family == family);
-        entry.ok_or_else(|| self.case.wrong(format!("no encoder of the family {family}")))
+        entry.ok_or_else(|| {
+            self.case
+                .wrong(format!("no encoder of the family {family}"))
+        })
     }
 
     fn compare<const D: usize>(&self, name: &str, ours: Tensor<D>) -> Result<Check, CaseError> {
@@ -111,13 +121,17 @@ impl Bench<'_> {
         if !self.case.tensors.contains_key(name) {
             return Ok(Vec::new());
         }
-        Ok(vec![self.compare(name, encoder.forward(pixels.clone()).features)?])
+        Ok(vec![
+            self.compare(name, encoder.forward(pixels.clone()).features)?,
+        ])
     }
 
     fn clip(&self) -> Result<Vec<Check>, CaseError> {
         let pixels = self.case.input::<4>("pixel_values")?;
         let side = pixels.dims()[2];
-        let layer = self.case.json["tower_options"]["select_layer"].as_i64().unwrap_or(-2);
+        let layer = self.case.json["tower_options"]["select_layer"]
+            .as_i64()
+            .unwrap_or(-2);
         let encoder = self.encoder(side, Some(Select::Layer(layer)))?;
         // Blocks after the selected one are compared too, in an encoder that has them.
         let whole = self.encoder(side, Some(Select::Layer(-1)))?;
@@ -142,7 +156,9 @@ impl Bench<'_> {
     fn dinov2(&self) -> Result<Vec<Check>, CaseError> {
         let mut checks = Vec::new();
         for name in self.case.tensors.keys() {
-            let Some(run) = name.strip_suffix("pixel_values") else { continue };
+            let Some(run) = name.strip_suffix("pixel_values") else {
+                continue;
+            };
             let pixels = self.case.input::<4>(name)?;
             let encoder = self.encoder(pixels.dims()[2], None)?;
             checks.extend(self.traced(&encoder, pixels.clone(), run)?);
