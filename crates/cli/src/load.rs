@@ -55,7 +55,7 @@ pub fn picture(text: &str, limits: &ImageLimits, verbose: bool) -> Result<RgbIma
     let source: ImageSource = text.parse()?;
     let (picture, info) = load_with_info(&source, limits)?;
     if verbose {
-        output::note(&format!("{}: {info}", source.name()));
+        output::note(&info.to_string());
     }
     Ok(picture)
 }

@@ -90,7 +90,7 @@ impl Connector {
             ConnectorKind::Sva(sva) => sva.forward(grids, sizes, trace)?,
             ConnectorKind::Projector(projector) => (projector.forward(grids), Vec::new()),
         };
-        trace.record(|| "mm_projector".into(), &grid.features);
+        trace.record(format_args!("mm_projector"), || grid.features.clone());
         let tokens = layout::lay_out(&grid, sizes, &self.newline.val())?;
         Ok(Connected { tokens, contexts })
     }

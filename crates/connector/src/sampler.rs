@@ -77,10 +77,9 @@ impl Sampler {
     ) -> Tensor<2> {
         for (i, layer) in self.layers.iter().enumerate() {
             queries = layer.forward(queries, context, windows);
-            trace.record(
-                || format!("layer{i}"),
-                &queries.clone().unsqueeze_dim::<3>(1),
-            );
+            trace.record(format_args!("layer{i}"), || {
+                queries.clone().unsqueeze_dim::<3>(1)
+            });
         }
         queries
     }

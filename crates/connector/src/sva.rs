@@ -126,7 +126,7 @@ impl Sva {
             })
             .collect();
         for (i, grid) in projected.iter().enumerate() {
-            trace.record(|| format!("aux_proj{i}"), &grid.features);
+            trace.record(format_args!("aux_proj{i}"), || grid.features.clone());
         }
         // The first encoder's mean, padding included: one vector per picture.
         let [b, _, width] = projected[0].features.dims();
@@ -178,10 +178,9 @@ impl Sva {
             &windows,
             &mut Trace::off(),
         );
-        trace.record(
-            || format!("sampler{group}"),
-            &queries.clone().unsqueeze_dim::<3>(1),
-        );
+        trace.record(format_args!("sampler{group}"), || {
+            queries.clone().unsqueeze_dim::<3>(1)
+        });
         let grid = FeatureGrid::new(queries.reshape([b, cells.len(), width]), cells);
         grid.resample(self.config.token_grid).features
     }
@@ -275,34 +274,29 @@ impl Sva {
         let context = picture.context.clone().expand([n, width]);
         let windows = picture.windows.of_cells(cells, picture.grid.len());
         let updated = self.in_llm[layer].forward(hidden, &context, &windows, &mut Trace::off());
-        trace.record(
-            || format!("llm_sampler{layer}"),
-            &updated.clone().unsqueeze_dim::<3>(1),
-        );
+        trace.record(format_args!("llm_sampler{layer}"), || {
+            updated.clone().unsqueeze_dim::<3>(1)
+        });
         updated
     }
 }
 
 impl PictureContext {
     fn record(&self, trace: &mut Trace) {
-        if !trace.is_on() {
-            return;
-        }
         let cells = self.grid.len();
-        let width = self.context.dims()[1];
-        let context = self
-            .context
-            .clone()
-            .expand([cells, width])
-            .unsqueeze_dim::<3>(1);
-        trace.record(|| "llm_global_context".into(), &context);
+        trace.record(format_args!("llm_global_context"), || {
+            let width = self.context.dims()[1];
+            let context = self.context.clone().expand([cells, width]);
+            context.unsqueeze_dim::<3>(1)
+        });
         for (i, latents) in self.windows.latents.iter().enumerate() {
-            trace.record(|| format!("llm_kv{i}"), latents);
-            let mask = match &self.windows.visible {
-                Some(masks) => masks[i].clone().float(),
-                None => Tensor::ones([cells, latents.dims()[1]], &latents.device()),
-            };
-            trace.record(|| format!("llm_mask{i}"), &mask);
+            trace.record(format_args!("llm_kv{i}"), || latents.clone());
+            trace.record(format_args!("llm_mask{i}"), || {
+                match &self.windows.visible {
+                    Some(masks) => masks[i].clone().float(),
+                    None => Tensor::ones([cells, latents.dims()[1]], &latents.device()),
+                }
+            });
         }
     }
 }

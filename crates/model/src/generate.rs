@@ -108,8 +108,8 @@ impl Model {
         rule: ImagePosition,
         trace: &mut Trace,
     ) -> Result<(Tensor<3>, KvCache), ModelError> {
-        trace.record(|| "inputs_embeds".into(), &packed.embeddings);
-        trace.record(|| "hidden_0".into(), &packed.embeddings);
+        trace.record(format_args!("inputs_embeds"), || packed.embeddings.clone());
+        trace.record(format_args!("hidden_0"), || packed.embeddings.clone());
         let layers = self.config.decoder.layers;
         let mut cache = KvCache::new();
         let hidden = {
@@ -118,7 +118,7 @@ impl Model {
                 .decoder
                 .forward(packed.step(), &mut cache, &mut hook)
         };
-        trace.record(|| format!("hidden_{layers}"), &hidden);
+        trace.record(format_args!("hidden_{layers}"), || hidden.clone());
         Ok((hidden, cache))
     }
 

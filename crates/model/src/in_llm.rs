@@ -118,7 +118,7 @@ impl LayerHook for InLlm<'_> {
             None => hidden,
         };
         self.trace
-            .record(|| format!("hidden_{}", layer + 1), &hidden);
+            .record(format_args!("hidden_{}", layer + 1), || hidden.clone());
         hidden
     }
 }

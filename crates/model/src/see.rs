@@ -84,9 +84,9 @@ impl Model {
             let pixels = prepare(picture, &encoder.preprocessor())?;
             let [_, _, side, _] = pixels.shape();
             let pixels = pixel_tensor(pixels, &self.device);
-            trace.record(|| format!("pixels{i}"), &pixels);
+            trace.record(format_args!("pixels{i}"), || pixels.clone());
             let seen = encoder.encode(pixels, Some(*grid));
-            trace.record(|| format!("tower{i}"), &seen.features);
+            trace.record(format_args!("tower{i}"), || seen.features.clone());
             views.push(EncoderView {
                 name: vision.encoders[i].clone(),
                 side,

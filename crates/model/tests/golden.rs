@@ -1,7 +1,11 @@
 //! Every case below `$OPABINIA_GOLDEN` (default: the repository's `tests/golden`), by kind, through
 //! the public API. A kind without a single case fails, so that a wrong path cannot pass.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic and tell"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -5,11 +5,15 @@
 //! costs nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
 /// Named intermediate tensors of one forward pass, or nothing at all.
+///
+/// Names are those under which the original libraries publish the same tensors (`hidden_3`,
+/// `block_0`, `stage_1`); a network that two libraries name differently records both.
 #[derive(Debug, Default)]
 pub struct Trace {
     kept: Option<BTreeMap<String, TensorData>>,
@@ -36,21 +40,14 @@ impl Trace {
         self.kept.is_some()
     }
 
-    /// Records a float tensor; the name is only made if it is kept.
-    pub fn record<const D: usize>(&mut self, name: impl FnOnce() -> String, x: &Tensor<D>) {
-        if let Some(kept) = &mut self.kept {
-            kept.insert(name(), x.to_data());
-        }
-    }
-
-    /// Records data that is no float tensor (ids, masks).
-    pub fn record_data(
+    /// Records a tensor; it and its name are made only if they are kept.
+    pub fn record<const D: usize>(
         &mut self,
-        name: impl FnOnce() -> String,
-        data: impl FnOnce() -> TensorData,
+        name: fmt::Arguments<'_>,
+        tensor: impl FnOnce() -> Tensor<D>,
     ) {
         if let Some(kept) = &mut self.kept {
-            kept.insert(name(), data());
+            kept.insert(name.to_string(), tensor().into_data());
         }
     }
 

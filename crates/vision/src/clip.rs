@@ -7,13 +7,12 @@
 
 use burn::module::{Module, Param};
 use burn::prelude::*;
-use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed};
+use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
 use crate::encoder::network_paths;
 use crate::error::VisionError;
 use crate::json::Fields;
-use crate::trace::Trace;
 use crate::transformer::{
     Block, FeedForwardKind, VitConfig, VitKeys, prepend, tokens, without_first,
 };
@@ -165,7 +164,7 @@ impl Clip {
     ///
     /// # Panics
     /// If the pixels are not of the side that the position table was made for.
-    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> FeatureGrid {
+    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace) -> FeatureGrid {
         let [_, _, height, width] = pixels.dims();
         let grid = self.config.grid_of(height, width);
         let trained = self.config.grid();

@@ -12,14 +12,13 @@
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use opabinia_nn::conv::ConvShape;
-use opabinia_nn::{Activation, Conv2d, FeatureGrid, Grid, LayerNorm, Mlp, PatchEmbed};
+use opabinia_nn::{Activation, Conv2d, FeatureGrid, Grid, LayerNorm, Mlp, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
 use crate::depthwise;
 use crate::encoder::network_paths;
 use crate::error::VisionError;
 use crate::json::Fields;
-use crate::trace::Trace;
 
 /// Side in pixels at which the reference implementation runs these encoders, whatever the side of
 /// their pretraining.
@@ -218,7 +217,7 @@ struct Stage {
 
 impl Stage {
     /// `[b, r, c, d]` → `[b, r', c', d']`.
-    fn forward(&self, x: Tensor<4>, index: usize, trace: &mut Trace<'_>) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, index: usize, trace: &mut Trace) -> Tensor<4> {
         let mut x = match &self.downsample {
             Some(downsample) => downsample.forward(x),
             None => x,
@@ -270,7 +269,7 @@ impl ConvNext {
     ///
     /// # Panics
     /// If the pixels are smaller than a cell of the last stage.
-    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> [FeatureGrid; 4] {
+    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace) -> [FeatureGrid; 4] {
         let [_, _, height, width] = pixels.dims();
         let smallest = height.min(width);
         assert!(

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::prelude::*;
 use opabinia_image::{PixelBatch, Preprocessor};
-use opabinia_nn::{FeatureGrid, Grid};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_weights::{Checkpoint, KeyMap, LoadOptions, LoadReport, load_into, parameters};
 
 use crate::clip::Clip;
@@ -13,7 +13,6 @@ use crate::dinov2::Dinov2;
 use crate::error::VisionError;
 use crate::siglip::Siglip;
 use crate::spec::{EncoderSpec, Select};
-use crate::trace::Trace;
 use crate::transformer::VitConfig;
 use crate::{clip, dinov2, siglip};
 
@@ -124,7 +123,7 @@ impl Encoder {
         &self,
         pixels: Tensor<4>,
         tokens: Option<Grid>,
-        trace: &mut Trace<'_>,
+        trace: &mut Trace,
     ) -> FeatureGrid {
         let native = self.native_grid(pixels.dims());
         let target = tokens.or(self.spec.tokens).unwrap_or(native);
@@ -139,7 +138,7 @@ impl Encoder {
     }
 
     /// The selected outputs, each on its own grid, finest first.
-    fn outputs(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> (FeatureGrid, Vec<FeatureGrid>) {
+    fn outputs(&self, pixels: Tensor<4>, trace: &mut Trace) -> (FeatureGrid, Vec<FeatureGrid>) {
         match &self.network {
             Network::Clip(network) => (network.forward(pixels, trace), Vec::new()),
             Network::Siglip(network) => (network.forward(pixels, trace), Vec::new()),

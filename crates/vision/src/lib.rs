@@ -18,7 +18,7 @@
 //! - **What is not needed is not built.** Layers after the selected one, pooling heads and text
 //!   towers are never created, and the load report lists their tensors as ignored.
 //! - **One forward path.** Training, inference and the comparison with the reference implementation
-//!   of Cambrian-1 (arXiv 2406.16860) run the same code; a [`Trace`] listens to intermediate
+//!   of Cambrian-1 (arXiv 2406.16860) run the same code; a [`Trace`](opabinia_nn::Trace) keeps intermediate
 //!   tensors.
 //!
 //! No encoder resizes pictures: [`Encoder::preprocessor`] says how they must be prepared, and the
@@ -36,7 +36,6 @@ mod load;
 pub mod registry;
 pub mod siglip;
 mod spec;
-mod trace;
 pub mod transformer;
 
 pub use config::EncoderConfig;
@@ -45,4 +44,3 @@ pub use error::VisionError;
 pub use load::{load_encoder, load_with_config};
 pub use registry::{EncoderDescription, EncoderEntry, Family, REGISTRY, describe};
 pub use spec::{EncoderSpec, Select};
-pub use trace::Trace;

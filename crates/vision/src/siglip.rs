@@ -11,14 +11,13 @@
 
 use burn::module::{Module, Param};
 use burn::prelude::*;
-use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed};
+use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
 use crate::clip;
 use crate::encoder::network_paths;
 use crate::error::VisionError;
 use crate::json::Fields;
-use crate::trace::Trace;
 use crate::transformer::{Block, FeedForwardKind, VitConfig, VitKeys, tokens};
 
 /// How the tensors of a checkpoint are named and fused.
@@ -316,7 +315,7 @@ impl Siglip {
     ///
     /// # Panics
     /// If the pixels are not of the side that the position table was made for.
-    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> FeatureGrid {
+    pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace) -> FeatureGrid {
         let [_, _, height, width] = pixels.dims();
         let grid = self.config.grid_of(height, width);
         let trained = self.config.grid();

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Param;
 use burn::prelude::*;
-use opabinia_nn::{Grid, LayerNorm};
+use opabinia_nn::{Grid, LayerNorm, Trace};
 use opabinia_vision::{
-    Encoder, EncoderConfig, EncoderSpec, Family, Trace, VisionError, load_encoder, load_with_config,
+    Encoder, EncoderConfig, EncoderSpec, Family, VisionError, load_encoder, load_with_config,
 };
 use opabinia_weights::{Checkpoint, LoadOptions};
 use serde_json::Value;
@@ -153,12 +153,9 @@ fn load(spec: &EncoderSpec, config: EncoderConfig, folder: &Path) -> Encoder {
 }
 
 fn traced(encoder: &Encoder, pixels: Tensor<4>) -> BTreeMap<String, TensorData> {
-    let mut found = BTreeMap::new();
-    let mut sink = |name: String, tensor| {
-        found.insert(name, tensor);
-    };
-    encoder.encode_traced(pixels, None, &mut Trace::to(&mut sink));
-    found
+    let mut trace = Trace::on();
+    encoder.encode_traced(pixels, None, &mut trace);
+    trace.into_tensors()
 }
 
 /// Compares the features on every grid for which the case has an output called `prefix` + tokens.

@@ -1,10 +1,9 @@
 //! Kind `vision_encoder`: one encoder, its intermediate tensors and its features on several grids.
 
 use burn::prelude::*;
-use opabinia_nn::{FeatureGrid, Grid};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_vision::{
-    Encoder, EncoderConfig, EncoderEntry, EncoderSpec, Family, REGISTRY, Select, Trace,
-    load_with_config,
+    Encoder, EncoderConfig, EncoderEntry, EncoderSpec, Family, REGISTRY, Select, load_with_config,
 };
 use opabinia_weights::LoadOptions;
 
@@ -82,11 +81,12 @@ impl Bench<'_> {
         pixels: Tensor<4>,
         prefix: &str,
     ) -> Result<Vec<Check>, CaseError> {
-        let mut traced = Vec::new();
-        let mut keep = |name: String, data| traced.push((format!("{prefix}{name}"), data));
-        let _ = encoder.encode_traced(pixels, None, &mut Trace::to(&mut keep));
-        traced
+        let mut trace = Trace::on();
+        let _ = encoder.encode_traced(pixels, None, &mut trace);
+        trace
+            .into_tensors()
             .into_iter()
+            .map(|(name, data)| (format!("{prefix}{name}"), data))
             .filter(|(name, _)| self.case.tensors.contains_key(name))
             .map(|(name, data)| self.case.compare(&name, &data, self.tolerance))
             .collect()
