@@ -22,6 +22,7 @@ version does not know yet are skipped and named.
 """
 
 import argparse
+import copy
 import json
 import math
 import sys
@@ -92,7 +93,8 @@ CASES = {
 
 def build(config, weights, bf16=False):
     """A model in evaluation mode with the given weights."""
-    keys = {key: value for key, value in config.items() if key != "model_type"}
+    # A copy, because newer versions write into the dictionaries they are given.
+    keys = {key: copy.deepcopy(value) for key, value in config.items() if key != "model_type"}
     made = transformers.AutoConfig.for_model(config["model_type"], **keys)
     model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager")
     model = model.float().eval()

@@ -1,1 +1,2 @@
+//! What developers and CI run.
 fn main() {}

@@ -23,11 +23,17 @@ pub struct KvCache {
     rows: Vec<Vec<Slot>>,
 }
 
+/// Keys and values of one layer, in buffers that have room for more.
 #[derive(Clone, Debug)]
 struct KeyValue {
+    /// `[b, kv, capacity, d]`.
     key: Tensor<4>,
+    /// `[b, kv, capacity, d]`.
     value: Tensor<4>,
 }
+
+/// Slots that a buffer gains when it is full.
+const ROOM: usize = 256;
 
 impl KvCache {
     /// Remembers nothing yet.
@@ -55,12 +61,6 @@ impl KvCache {
         }
         for row in &mut self.rows {
             row.truncate(slots);
-        }
-        for layer in &mut self.layers {
-            for tensor in [&mut layer.key, &mut layer.value] {
-                let [b, heads, _, d] = tensor.dims();
-                *tensor = tensor.clone().slice([0..b, 0..heads, 0..slots, 0..d]);
-            }
         }
     }
 
@@ -117,28 +117,55 @@ impl KvCache {
         AttentionMask::Hidden(Tensor::from_data(TensorData::new(hidden, shape), device))
     }
 
-    /// Appends a layer's new keys and values (`[b, kv, t, d]`) and returns all of them.
+    /// Appends a layer's new keys and values (`[b, kv, t, d]`), whose slots [`KvCache::extend`] has
+    /// added, and returns all of them.
     pub(crate) fn append(
         &mut self,
         layer: usize,
         key: Tensor<4>,
         value: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
-        match self.layers.get_mut(layer) {
-            Some(stored) => {
-                stored.key = Tensor::cat(vec![stored.key.clone(), key], 2);
-                stored.value = Tensor::cat(vec![stored.value.clone(), value], 2);
-                (stored.key.clone(), stored.value.clone())
-            }
-            None => {
-                self.layers.push(KeyValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                });
-                (key, value)
-            }
+        let filled = self.len();
+        let before = filled - key.dims()[2];
+        if before == 0 {
+            // A prompt that is read at once needs no room, and training never comes back.
+            self.layers.truncate(layer);
+            self.layers.push(KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+            });
+            return (key, value);
         }
+        let stored = &mut self.layers[layer];
+        let placeholder = key.clone();
+        let grow = |buffer: &mut Tensor<4>, new: Tensor<4>| {
+            // Taken out, so that it is the only owner and is changed in place.
+            let taken = std::mem::replace(buffer, placeholder.clone());
+            *buffer = write(taken, new, before);
+            first_slots(buffer, filled)
+        };
+        (grow(&mut stored.key, key), grow(&mut stored.value, value))
     }
+}
+
+/// Writes `new` behind the first `before` slots, in a larger buffer if there is no room.
+fn write(buffer: Tensor<4>, new: Tensor<4>, before: usize) -> Tensor<4> {
+    let [b, heads, t, d] = new.dims();
+    let buffer = if before + t <= buffer.dims()[2] {
+        buffer
+    } else {
+        let larger = Tensor::zeros([b, heads, before + t + ROOM, d], &buffer.device());
+        larger.slice_assign(
+            [0..b, 0..heads, 0..before, 0..d],
+            first_slots(&buffer, before),
+        )
+    };
+    buffer.slice_assign([0..b, 0..heads, before..before + t, 0..d], new)
+}
+
+fn first_slots(buffer: &Tensor<4>, slots: usize) -> Tensor<4> {
+    let [b, heads, _, d] = buffer.dims();
+    buffer.clone().slice([0..b, 0..heads, 0..slots, 0..d])
 }
 
 #[cfg(test)]

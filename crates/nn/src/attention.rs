@@ -1,8 +1,9 @@
 //! Scaled dot-product attention, the only place where scores are made.
 //!
-//! Inference goes through Burn's fused kernel (no score matrix is kept, and fewer key heads than
-//! query heads are allowed). On an autodiff device the keys and values are repeated first: Burn's
-//! differentiable form does not know grouped heads and computes wrong numbers without saying so.
+//! Plain CPU tensors go through [`cpu::attention`], which knows grouped heads. Elsewhere keys and
+//! values are repeated first and Burn's operator runs, fused on GPUs and differentiable on autodiff
+//! devices: its differentiable form does not know grouped heads and computes wrong numbers without
+//! saying so.
 
 use burn::prelude::*;
 use burn::tensor::{module, ops::AttentionModuleOptions};
@@ -39,14 +40,13 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
         heads.is_multiple_of(kv_heads),
         "{kv_heads} key heads do not divide {heads} heads"
     );
-    let (k, v) = if cpu::is_plain_cpu(&q.device()) {
-        (k, v)
-    } else {
-        (
-            repeat_heads(k, heads / kv_heads),
-            repeat_heads(v, heads / kv_heads),
-        )
-    };
+    if [&q, &k, &v].into_iter().all(cpu::is_plain_f32) {
+        return cpu::attention(q, k, v, mask);
+    }
+    let (k, v) = (
+        repeat_heads(k, heads / kv_heads),
+        repeat_heads(v, heads / kv_heads),
+    );
     let options = AttentionModuleOptions {
         is_causal: matches!(mask, AttentionMask::Causal),
         ..Default::default()

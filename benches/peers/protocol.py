@@ -1,0 +1,80 @@
+"""The peers' side of the protocol of `xtask/examples/measure`: one pass per line of input."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Workload:
+    """Something that can be run again and again."""
+
+    parameters: int
+    """Numbers in all parameters: two sides that disagree do not run the same network."""
+    amount: float
+    """Work of one pass: pictures, tokens or bytes."""
+    run: Callable[[], float]
+    """One pass; returns its seconds."""
+
+
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def serve(workload: Workload) -> None:
+    """Warms up, then runs a pass for every line of input."""
+    with torch.inference_mode():
+        workload.run()
+        about = f"PyTorch {torch.__version__}"
+        say({"ready": {"about": about, "parameters": workload.parameters, "amount": workload.amount}})
+        for _ in sys.stdin:
+            say({"pass": {"seconds": workload.run()}})
+        say({"peak": {"bytes": peak_bytes()}})
+
+
+def say(message: dict) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def peak_bytes() -> int | None:
+    """Peak resident memory of this process, where the system tells."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def materialise(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Gives a module made on the `meta` device ordinary random weights in `dtype`.
+
+    Nothing is ever allocated in another format, so that the peak is that of the network.
+    """
+    module = module.to(dtype).to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim >= 2:
+                bound = parameter[0].numel() ** -0.5
+                parameter.uniform_(-bound, bound)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    return module
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def activations(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    """Activations in the range of normalised ones."""
+    return torch.empty(shape, dtype=dtype).uniform_(-1.0, 1.0)

@@ -1,0 +1,157 @@
+//! What plain CPU tensors run instead of Burn's generic operators.
+//!
+//! Burn's `flex` backend multiplies large f32 matrices well, but runs every elementwise function
+//! on one thread through scalar `libm`, a product with one row on one thread, and widens bf16
+//! matrices as a whole before each product; its attention reaches less than half the speed of its
+//! products. The functions here do those things in parallel and in one pass. They take and return ordinary tensors, and apply only where [`is_plain_f32`] says so:
+//! not on an autodiff device and not on a GPU.
+//!
+//! Inner loops are written plainly and compiled three times (AVX-512, AVX2 with FMA, baseline);
+//! the processor decides at run time.
+
+#![allow(
+    unsafe_code,
+    reason = "calling functions compiled for a processor feature, and gemm into shared output"
+)]
+
+mod attention;
+mod elementwise;
+mod math;
+mod product;
+
+use std::sync::OnceLock;
+
+use burn::backend::Flex;
+use burn::prelude::*;
+use burn::tensor::DType;
+
+pub use attention::attention;
+pub use elementwise::{activate, activate_gated, rms_norm, rotate};
+pub use product::{linear, linear_applies};
+
+/// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.
+#[must_use]
+pub fn is_plain_cpu(device: &Device) -> bool {
+    *device == Device::flex() && !device.is_autodiff()
+}
+
+/// Whether a tensor lives on the CPU, holds f32 and records no gradients.
+pub fn is_plain_f32<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && is_plain_cpu(&x.device())
+}
+
+/// What the inner loops were compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Any processor of the target.
+    Baseline,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL).
+    Avx512,
+}
+
+/// The best level this processor runs, detected once.
+#[must_use]
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(detect)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    match (avx512 && avx2, avx2) {
+        (true, _) => Level::Avx512,
+        (_, true) => Level::Avx2,
+        _ => Level::Baseline,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Baseline
+}
+
+/// Compiles `$body::<FMA>` for every level and defines `$name`, which runs the right one.
+macro_rules! per_level {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $body:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { $body::<true>($($arg),*) }
+                match level() {
+                    // SAFETY: `level` found these features on this processor.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Baseline => {}
+                }
+            }
+            $body::<false>($($arg),*)
+        }
+    };
+}
+
+use per_level;
+
+/// The backend's own tensor.
+type Plain = burn::backend::flex::FlexTensor;
+
+/// Takes a tensor apart.
+///
+/// # Panics
+/// If it is another backend's: callers ask [`is_plain_f32`] first.
+fn plain<const D: usize>(x: Tensor<D>) -> Plain {
+    match x.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(error) => panic!("a CPU kernel was given another backend's tensor: {error:?}"),
+    }
+}
+
+fn slice_of<E: burn::tensor::Element + bytemuck::Pod>(tensor: &Plain) -> &[E] {
+    tensor
+        .as_slice::<E>()
+        .expect("made contiguous, dtype checked")
+}
+
+/// Runs `f` over the values in row-major order.
+fn read<const D: usize, R>(x: Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
+    let tensor = plain(x);
+    if let Some(values) = tensor.as_slice::<f32>() {
+        return f(values);
+    }
+    f(slice_of(&tensor.to_contiguous()))
+}
+
+/// Changes the values in place where the tensor owns them alone, in a copy where it does not.
+fn edit<const D: usize>(x: Tensor<D>, f: impl FnOnce(&mut [f32])) -> Tensor<D> {
+    let (shape, device) = (x.dims(), x.device());
+    let mut tensor = plain(x);
+    let whole = tensor.layout().contiguous_offsets() == Some((0, shape.iter().product()));
+    if whole
+        && let Some(values) = tensor.try_storage_mut::<f32>()
+        && values.len() == shape.iter().product::<usize>()
+    {
+        f(values);
+        return Tensor::from_primitive::<Flex>(tensor);
+    }
+    let mut values = slice_of::<f32>(&tensor.to_contiguous()).to_vec();
+    f(&mut values);
+    Tensor::from_data(TensorData::new(values, shape), &device)
+}
+
+/// A pointer into an output that tasks share; each writes its own part.
+struct Shared(*mut f32);
+// SAFETY: users write disjoint parts of one allocation that outlives the tasks.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}

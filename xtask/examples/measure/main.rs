@@ -1,0 +1,118 @@
+//! The measured side of `cargo xtask bench`: one workload in one process.
+//!
+//! It builds a network of the published size with random weights, runs it once to warm up, and then
+//! runs it again for every line on standard input, so that whoever drives it can let two processes
+//! take turns. Each pass answers with its seconds, the end of the input with the peak memory; the
+//! Python peers in `benches/peers` speak the same protocol.
+//!
+//! ```text
+//! ▶ {"ready":{"about":"opabinia 0.1.0","parameters":303179776,"amount":1.0}}
+//! ◀ (newline)
+//! ▶ {"pass":{"seconds":1.234}}
+//! ◀ (end of input)
+//! ▶ {"peak":{"bytes":1500000000}}
+//! ```
+
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
+
+mod connector;
+mod decoder;
+mod encoder;
+mod loading;
+mod weights;
+
+use std::error::Error;
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+
+use burn::prelude::*;
+use clap::Parser;
+use serde_json::{Value, json};
+
+/// As in the `opabinia` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Which workload, such as `encoder/clip`.
+    workload: String,
+    /// Format of the two-dimensional weights.
+    #[arg(long, value_enum, default_value_t = WeightFormat::F32)]
+    dtype: WeightFormat,
+    /// Networks of a few layers, to try the machinery.
+    #[arg(long)]
+    smoke: bool,
+    /// The checkpoint that `load` reads; written if it does not exist.
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
+}
+
+/// How the two-dimensional weights are stored; everything is computed in `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WeightFormat {
+    F32,
+    Bf16,
+}
+
+/// What every part of this program returns.
+pub(crate) type Fallible<T> = Result<T, Box<dyn Error>>;
+
+/// Something that can be run again and again.
+pub(crate) struct Workload {
+    /// Numbers in all parameters: two sides that disagree do not run the same network.
+    pub(crate) parameters: u64,
+    /// Work of one pass: pictures, tokens or bytes.
+    pub(crate) amount: f64,
+    /// One pass; returns its seconds.
+    pub(crate) pass: Box<dyn FnMut() -> Fallible<f64>>,
+}
+
+fn main() -> Fallible<()> {
+    let arguments = Arguments::parse();
+    let mut workload = build(&arguments)?;
+    (workload.pass)()?;
+    say(&json!({"ready": {
+        "about": format!("opabinia {}", env!("CARGO_PKG_VERSION")),
+        "parameters": workload.parameters,
+        "amount": workload.amount,
+    }}))?;
+    for line in io::stdin().lock().lines() {
+        line?;
+        say(&json!({"pass": {"seconds": (workload.pass)()?}}))?;
+    }
+    say(&json!({"peak": {"bytes": peak_bytes()}}))
+}
+
+fn build(arguments: &Arguments) -> Fallible<Workload> {
+    let Arguments { dtype, smoke, .. } = *arguments;
+    let device = Device::flex();
+    match arguments.workload.split_once('/') {
+        Some(("encoder", name)) => encoder::workload(name, dtype, smoke, &device),
+        Some(("connector", name)) => connector::workload(name, dtype, smoke, &device),
+        Some(("llm", name)) => decoder::workload(name, dtype, smoke, &device),
+        None if arguments.workload == "load" => {
+            let path = arguments.checkpoint.as_deref();
+            loading::workload(
+                path.ok_or("`load` needs --checkpoint")?,
+                dtype,
+                smoke,
+                &device,
+            )
+        }
+        _ => Err(format!("there is no workload `{}`", arguments.workload).into()),
+    }
+}
+
+fn say(message: &Value) -> Fallible<()> {
+    println!("{message}");
+    Ok(io::stdout().flush()?)
+}
+
+/// Peak resident memory of this process, where the system tells.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
