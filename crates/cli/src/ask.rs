@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use opabinia_llm::Conversation;
+use opabinia_llm::template::IMAGE_PLACEHOLDER;
 use opabinia_model::{Answer, Model, Seen, Session};
 use serde::Serialize;
 
@@ -105,7 +106,14 @@ impl Ask {
                 load::describe_view(&seen.view, *remembered);
             }
         }
-        let mut conversation = Conversation::question(asked.question).with_images(asked.seen.len());
+        // Whoever writes the placeholders chooses where the pictures stand.
+        let placed = asked.question.matches(IMAGE_PLACEHOLDER).count();
+        let missing = if placed == asked.seen.len() {
+            0
+        } else {
+            asked.seen.len()
+        };
+        let mut conversation = Conversation::question(asked.question).with_images(missing);
         conversation.system.clone_from(&self.system);
         let seen: Vec<Arc<Seen>> = asked.seen.iter().map(|(seen, _)| seen.clone()).collect();
         warn_of_position(model, &conversation, generation)?;

@@ -169,11 +169,10 @@ impl<'a> Talk<'a> {
             ask::describe(&answer);
         }
         conversation.turns.pop();
-        // A template cannot hold an empty answer.
-        let text = if answer.text.is_empty() {
-            "…".into()
-        } else {
-            answer.text
+        // A template cannot hold an empty answer, and a placeholder in one shows no picture.
+        let text = match answer.text.as_str() {
+            "" => "…".into(),
+            text => text.replace(IMAGE_PLACEHOLDER, "(image)"),
         };
         conversation.turns.push(Turn::assistant(text));
         self.conversation = conversation;

@@ -114,6 +114,11 @@ struct Raw {
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<Value>,
+    /// The newer spelling of the two above in one table.
+    rope_parameters: Option<Value>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(default)]
+    mlp_bias: bool,
     tie_word_embeddings: Option<bool>,
     #[serde(default)]
     attention_bias: bool,
@@ -140,6 +145,7 @@ impl DecoderConfig {
             }
         })?;
         let max_position = raw.max_position_embeddings.unwrap_or(2048);
+        refuse_unbuilt(&raw)?;
         let heads = at_least_one("num_attention_heads", raw.num_attention_heads)?;
         let head_dim = match raw.head_dim {
             Some(head_dim) => head_dim,
@@ -158,8 +164,14 @@ impl DecoderConfig {
             intermediate: at_least_one("intermediate_size", raw.intermediate_size)?,
             vocab: at_least_one("vocab_size", raw.vocab_size)?,
             norm_eps: raw.rms_norm_eps,
-            rope_theta: raw.rope_theta.unwrap_or(10_000.0),
-            rope_scaling: rope_scaling(raw.rope_scaling.as_ref(), max_position)?,
+            rope_theta: raw
+                .rope_theta
+                .or_else(|| raw.rope_parameters.as_ref()?.get("rope_theta")?.as_f64())
+                .unwrap_or(10_000.0),
+            rope_scaling: rope_scaling(
+                raw.rope_scaling.as_ref().or(raw.rope_parameters.as_ref()),
+                max_position,
+            )?,
             tied_head: raw
                 .tie_word_embeddings
                 .unwrap_or(family == DecoderFamily::Gemma),
@@ -204,7 +216,10 @@ impl DecoderConfig {
     /// Parameters of the decoder, the head counted once.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        let attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads);
+        let mut attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads);
+        if self.attention_bias {
+            attention += self.head_dim * (self.heads + 2 * self.kv_heads) + self.hidden;
+        }
         let layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden;
         let tables = if self.tied_head { 1 } else { 2 };
         self.layers * layer + self.hidden + tables * self.vocab * self.hidden
@@ -214,6 +229,23 @@ impl DecoderConfig {
     #[must_use]
     pub fn cache_bytes_per_token(&self) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * size_of::<f32>()
+    }
+}
+
+/// Options that change the network and are in no released checkpoint of these families.
+fn refuse_unbuilt(raw: &Raw) -> Result<(), DecoderConfigError> {
+    let not_built = |key, found: String| {
+        let expected = "networks with that option are not built".to_owned();
+        Err(DecoderConfigError::Value {
+            key,
+            found,
+            expected,
+        })
+    };
+    match raw.partial_rotary_factor {
+        Some(factor) if factor != 1.0 => not_built("partial_rotary_factor", factor.to_string()),
+        _ if raw.mlp_bias => not_built("mlp_bias", "true".into()),
+        _ => Ok(()),
     }
 }
 
@@ -339,6 +371,41 @@ mod tests {
         assert!(with("hidden_act", json!("snake")).contains("snake"));
         assert!(with("rope_scaling", json!({"type": "yarn"})).contains("yarn"));
         assert!(with("vocab_size", json!("many")).contains("many"));
+    }
+
+    #[test]
+    fn options_that_are_not_built_are_refused() {
+        for (key, value) in [
+            ("partial_rotary_factor", json!(0.75)),
+            ("mlp_bias", json!(true)),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            let error = DecoderConfig::from_json(&json).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    /// transformers 5 writes base and scaling in one table.
+    #[test]
+    fn the_newer_spelling_of_rotary_settings_means_the_same() {
+        let mut old = llama();
+        old["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0});
+        let mut new = llama();
+        let keys = new.as_object_mut().unwrap();
+        keys.remove("rope_theta");
+        keys.remove("rope_scaling");
+        new["rope_parameters"] =
+            json!({"rope_theta": 500_000.0, "rope_type": "llama3", "factor": 8.0});
+        assert_eq!(
+            DecoderConfig::from_json(&old).unwrap(),
+            DecoderConfig::from_json(&new).unwrap()
+        );
+        new["rope_parameters"] = json!({"rope_theta": 500_000.0, "rope_type": "default"});
+        assert_eq!(
+            DecoderConfig::from_json(&llama()).unwrap(),
+            DecoderConfig::from_json(&new).unwrap()
+        );
     }
 
     #[test]

@@ -384,9 +384,14 @@ mod tests {
     #[test]
     fn counted_parameters_are_the_modules() {
         for family in [DecoderFamily::Llama, DecoderFamily::Gemma] {
-            let config = tiny(family, None);
-            let model = Decoder::new(&config, &Device::flex());
-            assert_eq!(model.num_params(), config.parameters());
+            for attention_bias in [false, true] {
+                let config = DecoderConfig {
+                    attention_bias,
+                    ..tiny(family, None)
+                };
+                let model = Decoder::new(&config, &Device::flex());
+                assert_eq!(model.num_params(), config.parameters());
+            }
         }
     }
 

@@ -297,7 +297,7 @@ fn the_cases_notice_mistakes() {
         ("llama_rope_linear", |c| c.rope_scaling = None),
         ("llama_rope_llama3", |c| c.rope_scaling = None),
         ("llama_rope_llama3", |c| {
-            c.rope_scaling = Some(RotaryScaling::Linear { factor: 8.0 })
+            c.rope_scaling = Some(RotaryScaling::Linear { factor: 8.0 });
         }),
         ("mistral_window", |c| c.sliding_window = None),
         ("mistral_window", |c| c.sliding_window = Some(7)),

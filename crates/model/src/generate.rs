@@ -73,7 +73,8 @@ pub struct Answer {
     pub decode_seconds: f64,
 }
 
-/// Receives the text of a row as it is written; `false` ends that answer.
+/// Receives the text of a row after each of its tokens, empty where none has become certain yet;
+/// `false` ends that answer.
 pub type OnText<'a> = dyn FnMut(usize, &str) -> bool + 'a;
 
 /// One answer under way.
@@ -370,7 +371,7 @@ impl Writer<'_> {
         if let Some(text) = stream.stop_string() {
             self.stop = Some(StopReason::StopString(text.to_owned()));
         }
-        if !piece.is_empty() && !on_text(row, &piece) {
+        if !on_text(row, &piece) {
             self.stop = Some(StopReason::Cancelled);
         }
         if self.stop.is_none() && self.ids.len() >= generation.sampling.max_new_tokens {
