@@ -106,11 +106,11 @@ pub fn describe(folder: &Path) -> Result<Description, ModelError> {
     let mut widths = Vec::new();
     for (i, name) in config.vision.iter().flat_map(|v| &v.encoders).enumerate() {
         let spec = EncoderSpec::parse(name)?;
-        let encoder = local_encoder(folder, i, &spec, &device)?;
+        let (encoder, bytes) = local_encoder(folder, i, &spec, &device)?;
         cost.encode_flop += encoder_flop(&encoder);
         widths.push(connector_input(&checkpoint, i).unwrap_or_else(|| encoder.width()));
         let grid = config.vision.as_ref().map(|vision| vision.grids[i]);
-        parts.push(encoder_part(i, name, &encoder, grid));
+        parts.push(encoder_part(i, name, &encoder, grid, bytes));
     }
     let tokens = config
         .vision
@@ -152,18 +152,21 @@ fn template(folder: &Path, config: &ModelConfig) -> Result<(String, String), Mod
     Ok((choice.template.name.clone(), choice.reason.to_owned()))
 }
 
-/// The encoder as its own folder describes it, where that lies with the model; else as published.
+/// The encoder as its own folder describes it, and its stored size, where that lies with the model;
+/// else as published.
 fn local_encoder(
     folder: &Path,
     index: usize,
     spec: &EncoderSpec,
     device: &Device,
-) -> Result<Encoder, ModelError> {
-    let config = match crate::load::tower_folder(folder, index, spec) {
-        Some(tower) => EncoderConfig::read(&tower)?,
-        None => spec.entry.config,
+) -> Result<(Encoder, Option<u64>), ModelError> {
+    let Some(tower) = crate::load::tower_folder(folder, index, spec) else {
+        return Ok((Encoder::new(spec, spec.entry.config, device)?, None));
     };
-    Ok(Encoder::new(spec, config, device)?)
+    let encoder = Encoder::new(spec, EncoderConfig::read(&tower)?, device)?;
+    let checkpoint = Checkpoint::open(&tower)?;
+    let (_, bytes) = stored(&parameters(&encoder), &encoder.key_map(), &checkpoint);
+    Ok((encoder, bytes))
 }
 
 fn encoder_part(
@@ -171,13 +174,14 @@ fn encoder_part(
     name: &str,
     encoder: &Encoder,
     grid: Option<opabinia_nn::Grid>,
+    bytes: Option<u64>,
 ) -> Part {
     let to = grid.map_or_else(String::new, |grid| format!(" → {grid}"));
     Part {
         name: format!("encoder {index}"),
         what: name.to_owned(),
         parameters: encoder.parameters(),
-        bytes: None,
+        bytes,
         details: vec![
             format!(
                 "{} of {} layers, {}",
@@ -227,10 +231,10 @@ fn connector_part(
             ];
             details.push(match sva.in_llm {
                 Some(layers) => format!(
-                    "{} in-LLM layers, after decoder layers {}, {}, … {}",
+                    "{} in-LLM layers, after every {} of the decoder's layers {} to {}",
                     layers.count,
+                    layers.stride,
                     layers.start,
-                    layers.start + layers.stride,
                     layers.last_decoder_layer()
                 ),
                 None => "no in-LLM layers".into(),

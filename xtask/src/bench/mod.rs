@@ -1,0 +1,254 @@
+//! `cargo xtask bench`: this program beside PyTorch.
+//!
+//! Ratios, not absolute claims: both sides run the same network of the published size, in the same
+//! minute, taking turns pass by pass (ours, theirs, ours, theirs, …), each in a process of its own,
+//! with the same number of threads. Medians are compared. A side that disagrees about the number of
+//! parameters or the amount of work is an error, not a row.
+
+mod child;
+mod report;
+mod workloads;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::available_parallelism;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Outcome};
+use crate::workspace::{Metadata, cargo, output_of, root, shown};
+use child::Child;
+use report::{Machine, Row, Side};
+use workloads::{DTYPES, WORKLOADS, Workload};
+
+/// The example that is the Rust side.
+const PROGRAM: &str = "measure";
+
+/// Measures this program beside PyTorch.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// A Python interpreter that has `torch` and `safetensors`; without it only this program is
+    /// measured.
+    #[arg(long, value_name = "PYTHON")]
+    peers: Option<PathBuf>,
+    /// Writes the table into docs/benchmarks.md.
+    #[arg(long)]
+    write: bool,
+    /// Only workloads whose name contains this, such as `encoder` or `llm/decode`.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Timed passes of each side; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    passes: u32,
+    /// Threads of each side; all processors if not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Networks of a few layers, to try the machinery; the numbers mean nothing.
+    #[arg(long)]
+    smoke: bool,
+}
+
+/// What all measurements have in common.
+struct Setup {
+    program: PathBuf,
+    checkpoint: PathBuf,
+    threads: usize,
+}
+
+impl Bench {
+    /// Measures, prints the table, and writes it down if asked to.
+    pub(crate) fn run(self) -> Outcome {
+        self.check_publishable()?;
+        let chosen = self.chosen()?;
+        let folder = Metadata::of_members()?.target_directory.join("bench");
+        create_folder(&folder)?;
+        let setup = Setup {
+            program: build()?,
+            checkpoint: folder.join(if self.smoke {
+                "smoke.safetensors"
+            } else {
+                "load.safetensors"
+            }),
+            threads: self.threads.unwrap_or_else(all_threads),
+        };
+        let records = folder.join(format!("{}.jsonl", seconds_since_1970()));
+        let (rows, complaints) = self.measure_all(&chosen, &setup, &records)?;
+        let table = report::table(&rows, &Machine::of_this(setup.threads), self.passes);
+        println!("\n{table}\nrecords: {}", records.display());
+        if !complaints.is_empty() {
+            return Err(Failure::Rules {
+                what: "some workloads could not be measured",
+                complaints,
+            });
+        }
+        if self.write {
+            report::write(&root().join("docs/benchmarks.md"), &table)?;
+        }
+        Ok(())
+    }
+
+    fn check_publishable(&self) -> Outcome {
+        let reason = match self {
+            Self { write: true, smoke: true, .. } => "a smoke test",
+            Self { write: true, only: Some(_), .. } => "a part of the workloads",
+            _ => return Ok(()),
+        };
+        Err(Failure::NotPublishable { reason })
+    }
+
+    fn chosen(&self) -> Result<Vec<&'static Workload>, Failure> {
+        let text = self.only.as_deref().unwrap_or_default();
+        let chosen: Vec<_> = WORKLOADS.iter().filter(|w| w.name.contains(text)).collect();
+        if chosen.is_empty() {
+            return Err(Failure::Unknown {
+                kind: "workload",
+                name: text.to_owned(),
+                known: WORKLOADS.iter().map(|workload| workload.name).collect(),
+            });
+        }
+        Ok(chosen)
+    }
+
+    /// Measures one workload after the other. One that fails does not keep the others from being
+    /// measured.
+    fn measure_all(
+        &self,
+        chosen: &[&'static Workload],
+        setup: &Setup,
+        records: &Path,
+    ) -> Result<(Vec<Row>, Vec<String>), Failure> {
+        let file = |source| Failure::File {
+            path: records.to_path_buf(),
+            source,
+        };
+        let mut log = File::create(records).map_err(file)?;
+        let (mut rows, mut complaints) = (Vec::new(), Vec::new());
+        for workload in chosen {
+            for dtype in DTYPES {
+                eprintln!("{} in {dtype}", workload.name);
+                match self.measure(workload, dtype, setup) {
+                    Ok(row) => {
+                        for record in row.records() {
+                            writeln!(log, "{record}").map_err(file)?;
+                        }
+                        rows.push(row);
+                    }
+                    Err(failure) => {
+                        crate::report(&failure);
+                        complaints.push(format!("{} in {dtype}: {failure}", workload.name));
+                    }
+                }
+            }
+        }
+        Ok((rows, complaints))
+    }
+
+    fn measure(
+        &self,
+        workload: &'static Workload,
+        dtype: &'static str,
+        setup: &Setup,
+    ) -> Result<Row, Failure> {
+        let mut commands = vec![self.command(&setup.program, None, workload, dtype, setup)];
+        if let Some(python) = &self.peers {
+            let script = root().join("benches/peers/measure.py");
+            commands.push(self.command(python, Some(&script), workload, dtype, setup));
+        }
+        // One after the other: a side that warms up must not disturb the other one's warming up,
+        // and the first writes the checkpoint that `load` reads.
+        let mut children = Vec::new();
+        for command in commands {
+            children.push(Child::start(command)?);
+        }
+        if let [ours, theirs] = children.as_slice() {
+            ours.check_same_work(theirs, workload.name)?;
+        }
+        for _ in 0..self.passes {
+            for child in &mut children {
+                let seconds = child.pass()?;
+                eprintln!("  {seconds:>9.4} s  {}", child.ready().about);
+            }
+        }
+        let sides: Vec<Side> = children.into_iter().map(Child::finish).collect::<Result<_, _>>()?;
+        let mut sides = sides.into_iter();
+        Ok(Row {
+            workload,
+            dtype,
+            ours: sides.next(),
+            theirs: sides.next(),
+        })
+    }
+
+    fn command(
+        &self,
+        program: &Path,
+        script: Option<&Path>,
+        workload: &Workload,
+        dtype: &str,
+        setup: &Setup,
+    ) -> Command {
+        let threads = setup.threads.to_string();
+        let mut command = Command::new(program);
+        command
+            .args(script)
+            .args([workload.name, "--dtype", dtype, "--checkpoint"])
+            .arg(&setup.checkpoint)
+            .args(self.smoke.then_some("--smoke"))
+            .env("RAYON_NUM_THREADS", &threads)
+            .env("OMP_NUM_THREADS", &threads)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // glibc keeps what is freed, as our allocator does: neither side pays for page faults.
+            .env("MALLOC_MMAP_MAX_", "0")
+            .env("MALLOC_TRIM_THRESHOLD_", (1u64 << 40).to_string());
+        command
+    }
+}
+
+/// The line of Cargo's messages that names a program it built.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Option<ArtifactTarget>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct ArtifactTarget {
+    name: String,
+}
+
+/// Builds the Rust side and says where it is.
+fn build() -> Result<PathBuf, Failure> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "xtask", "--example", PROGRAM]);
+    command.arg("--message-format=json-render-diagnostics");
+    let messages = output_of(&mut command)?;
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+    artifacts
+        .filter(|found| found.target.as_ref().is_some_and(|target| target.name == PROGRAM))
+        .find_map(|found| found.executable)
+        .ok_or_else(|| Failure::NoProgram {
+            command: shown(&command),
+            program: PROGRAM,
+        })
+}
+
+fn create_folder(folder: &Path) -> Outcome {
+    fs::create_dir_all(folder).map_err(|source| Failure::File {
+        path: folder.to_path_buf(),
+        source,
+    })
+}
+
+fn all_threads() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
