@@ -50,7 +50,10 @@ pub(crate) fn run() -> Outcome {
     let metadata = Metadata::of_members()?;
     let complaints = complaints(metadata.packages());
     if complaints.is_empty() {
-        println!("arrows: {} crates, each knows only what it may", ARROWS.len());
+        println!(
+            "arrows: {} crates, each knows only what it may",
+            ARROWS.len()
+        );
         return Ok(());
     }
     Err(Failure::Rules {
@@ -125,6 +128,9 @@ mod tests {
     #[test]
     fn a_crate_without_a_row_is_refused() {
         let found = complaints([package("opabinia-new", &[])].iter());
-        assert!(found[0].contains("`opabinia-new` is not in the table"), "{found:?}");
+        assert!(
+            found[0].contains("`opabinia-new` is not in the table"),
+            "{found:?}"
+        );
     }
 }

@@ -49,7 +49,11 @@ pub(crate) fn run() -> Outcome {
     }
     println!();
     for (name, time, passed) in taken {
-        println!("{name:<10} {:>8} {}", minutes(time), if passed { "passed" } else { "FAILED" });
+        println!(
+            "{name:<10} {:>8} {}",
+            minutes(time),
+            if passed { "passed" } else { "FAILED" }
+        );
     }
     if complaints.is_empty() {
         return Ok(());
@@ -68,7 +72,9 @@ fn command(arguments: &[&str]) -> Outcome {
     let mut command = cargo();
     command.args(arguments);
     println!("$ {}", shown(&command));
-    let status = command.status().map_err(|source| cannot_run(&command, source))?;
+    let status = command
+        .status()
+        .map_err(|source| cannot_run(&command, source))?;
     judged(&command, status)
 }
 
@@ -77,7 +83,9 @@ fn tests(arguments: &[&str]) -> Outcome {
     let mut command = cargo();
     command.args(arguments).stdout(Stdio::piped());
     println!("$ {}", shown(&command));
-    let mut child = command.spawn().map_err(|source| cannot_run(&command, source))?;
+    let mut child = command
+        .spawn()
+        .map_err(|source| cannot_run(&command, source))?;
     let mut closing = Vec::new();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
@@ -88,7 +96,9 @@ fn tests(arguments: &[&str]) -> Outcome {
             }
         }
     }
-    let status = child.wait().map_err(|source| cannot_run(&command, source))?;
+    let status = child
+        .wait()
+        .map_err(|source| cannot_run(&command, source))?;
     println!();
     for line in &closing {
         println!("{line}");
@@ -106,7 +116,10 @@ fn tests(arguments: &[&str]) -> Outcome {
 
 /// The number before a word: `12` in `test result: ok. 12 passed; 0 failed; …`.
 fn count_before(line: &str, word: &str) -> Option<u64> {
-    let words: Vec<&str> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = line
+        .split([' ', ';'])
+        .filter(|word| !word.is_empty())
+        .collect();
     let at = words.iter().position(|found| *found == word)?;
     words.get(at.checked_sub(1)?)?.parse().ok()
 }

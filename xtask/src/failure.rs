@@ -88,7 +88,10 @@ pub(crate) enum Failure {
 }
 
 fn bullets(complaints: &[String]) -> String {
-    let lines: Vec<String> = complaints.iter().map(|line| format!("  - {line}")).collect();
+    let lines: Vec<String> = complaints
+        .iter()
+        .map(|line| format!("  - {line}"))
+        .collect();
     lines.join("\n")
 }
 

@@ -42,7 +42,13 @@ impl Features {
         for feature in chosen {
             let mut command = cargo();
             command
-                .args(["check", "--release", "--locked", "--package", "opabinia-cli"])
+                .args([
+                    "check",
+                    "--release",
+                    "--locked",
+                    "--package",
+                    "opabinia-cli",
+                ])
                 .args(["--features", feature])
                 .env("CARGO_TARGET_DIR", &target);
             println!("$ {}", shown(&command));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +15,9 @@ pub(crate) fn root() -> PathBuf {
     // Cargo sets the variable for what it runs; the other one is where this was compiled.
     let package = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
+    package
+        .parent()
+        .map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
 /// The Cargo that runs this program, in the folder of the workspace.
@@ -23,14 +25,30 @@ pub(crate) fn cargo() -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(root());
+    // `cargo run` describes this package to this program. Build scripts that watch those variables
+    // (ring's does) would run again, and all above them be compiled again, each time a developer
+    // changes between `cargo test` and `cargo xtask`.
+    for (name, _) in env::vars_os() {
+        if describes_package(&name) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// Whether `cargo run` sets this variable to describe the package that it runs.
+fn describes_package(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// A command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());
-    let arguments = command.get_args().map(|argument| argument.to_string_lossy());
+    let arguments = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy());
     let words = std::iter::once(name.to_string_lossy()).chain(arguments);
     words.collect::<Vec<_>>().join(" ")
 }
@@ -136,6 +154,16 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_describes_this_package_is_not_handed_on() {
+        for name in ["CARGO_PKG_VERSION", "CARGO_MANIFEST_DIR"] {
+            assert!(describes_package(OsStr::new(name)));
+        }
+        for name in ["CARGO", "CARGO_TARGET_DIR", "CARGO_HOME", "PATH"] {
+            assert!(!describes_package(OsStr::new(name)));
+        }
+    }
 
     #[test]
     fn a_command_is_shown_as_typed() {

@@ -231,7 +231,7 @@ fn wrong_usage() {
     ask(&["What?", "--seed", "-3"]).fails_with(2, &["-3"]);
     ask(&["What?", "--dtype", "int3"]).fails_with(2, &["int3", "bf16"]);
     ask(&["What?", "--image-position", "left"]).fails_with(2, &["left", "actual"]);
-    ask(&["What?", "--max-new-tokens", "many"]).fails_with(2, &["many"]);
+    ask(&["What?", "--top-p", "many"]).fails_with(2, &["many", "--top-p"]);
     opabinia(&["ask", "What?"]).fails_with(2, &["--model"]);
 }
 
@@ -311,7 +311,8 @@ fn a_folder_without_weights() {
 fn a_stray_file_of_tensors_is_not_taken_for_the_weights() {
     let copy = Copy::of_model();
     copy.remove("model.safetensors");
-    ask_copy(&copy).fails_with(1, &["model.safetensors"]);
+    assert!(copy.path("io.safetensors").exists());
+    ask_copy(&copy).fails_with(1, &[]);
 }
 
 #[test]
@@ -344,6 +345,7 @@ fn a_configuration_that_is_no_json_object() {
 /// Every key with a value that no model can have; the error names the key.
 #[test]
 fn a_configuration_with_an_impossible_value() {
+    let mut wrong = Vec::new();
     for (key, value) in [
         ("model_type", json!("bert")),
         ("hidden_size", json!(0)),
@@ -352,7 +354,7 @@ fn a_configuration_with_an_impossible_value() {
         ("num_attention_heads", json!(0)),
         ("num_key_value_heads", json!(3)),
         ("num_hidden_layers", json!(0)),
-        ("num_hidden_layers", json!(100_000)),
+        ("num_hidden_layers", json!(10_000)),
         ("hidden_act", json!("nope")),
         ("rms_norm_eps", json!(-1.0)),
         ("rope_theta", json!(0)),
@@ -382,10 +384,10 @@ fn a_configuration_with_an_impossible_value() {
         ("vision_hidden_size", json!(0)),
         ("vision_hidden_size", json!(33)),
         ("connector_depth", json!(0)),
-        ("connector_depth", json!(100_000)),
+        ("connector_depth", json!(10_000)),
         ("sva_layer_type", json!("nope")),
         ("num_of_vision_sampler_layers", json!(null)),
-        ("num_of_vision_sampler_layers", json!(100_000)),
+        ("num_of_vision_sampler_layers", json!(10_000)),
         ("stride_of_vision_sampler_layers", json!(0)),
     ] {
         let copy = Copy::of_model();
@@ -395,13 +397,11 @@ fn a_configuration_with_an_impossible_value() {
             "conversation_template" => "lama_3",
             _ => key,
         };
-        assert!(
-            run.code == Some(1) && run.stderr.contains(shown),
-            "{key} = {value}\n{}",
-            run.everything()
-        );
-        run.fails_with(1, &[]);
+        if run.code != Some(1) || !run.stdout.is_empty() || !run.stderr.contains(shown) {
+            wrong.push(format!("{key} = {value}\n{}", run.everything()));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn shards_that_do_not_fit_their_index() {
 fn a_prompt_that_is_longer_than_the_context() {
     let copy = Copy::of_model();
     copy.configure(json!({"tokenizer_model_max_length": 50}));
-    ask_copy(&copy).fails_with(1, &["243 tokens", "28", "50", "shorten"]);
+    ask_copy(&copy).fails_with(1, &["245 tokens", "28", "50", "shorten"]);
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn the_first_answer_is_that_of_ask_and_the_second_reads_only_what_is_new() {
         .filter(|line| line.contains("read before"))
         .collect();
     assert!(notes[0].contains(" 0 read before"), "{}", notes[0]);
-    assert!(notes[1].contains(" 223 read before"), "{}", notes[1]);
+    // The prompt of 223 tokens and what of the answer reads the same as a text.
+    assert!(notes[1].contains(" 225 read before"), "{}", notes[1]);
     assert!(!run.stderr.contains("error"), "{}", run.everything());
 }
 
@@ -150,16 +151,21 @@ fn a_picture_that_in_llm_layers_will_miss_is_warned_of_as_ask_does() {
 fn another_picture_after_undo_is_answered_as_if_it_were_the_first() {
     // A system text that moves the picture behind the constant position, so that in-LLM layers
     // write what they see into the words before it.
-    let system = "You are Cambrian, a highly intelligent multimodal AI. ".repeat(6);
+    let system = "You are Cambrian, a highly intelligent multimodal AI trained by NYU Vision X. As a \
+        multimodal AI, you have the ability to process and analyze images. Whenever an image is \
+        present in the conversation, very carefully examine it and consider its content when \
+        formulating your response. You should give concise responses to very simple questions, \
+        but provide thorough responses to more complex and open-ended questions. Be kind please, \
+        and never forget to be polite to all.";
     let (wide, tall) = (picture("wide"), picture("tall"));
     let (show_wide, show_tall) = (format!("/image {wide}"), format!("/image {tall}"));
     for question in [
         "What is it?",
         "How many?",
         "Describe the picture.",
-        "Where is it?",
+        "Where is the red square?",
     ] {
-        let flags = ["--system", &system, "--max-new-tokens", "24"];
+        let flags = ["--system", system, "--max-new-tokens", "24"];
         let model = text(&model());
         let mut arguments = vec!["chat", "-m", &model];
         arguments.extend(flags);

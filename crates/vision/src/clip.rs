@@ -84,8 +84,9 @@ pub(crate) fn from_transformers_with(
     config.checked(vision, &KEYS)
 }
 
-/// The prefixes under which files hold the vision network.
-pub(crate) const PREFIXES: &[&str] = &["vision_model."];
+/// The prefixes under which files hold the vision network; transformers 5 writes a vision model
+/// alone without one.
+pub(crate) const PREFIXES: &[&str] = &["vision_model.", ""];
 
 /// From module paths to transformers' names, which SigLIP shares.
 pub(crate) fn key_map(prefix: &str) -> KeyMap {
@@ -111,11 +112,11 @@ pub(crate) fn ignored_keys(built: usize, layers: usize) -> Vec<String> {
         r"^(text|visual)_projection\.",
         r"^logit_scale$",
         r"\.position_ids$",
-        r"^vision_model\.post_layernorm\.",
+        r"^(vision_model\.)?post_layernorm\.",
     ]
     .map(str::to_owned)
     .into();
-    let skipped = (built..layers).map(|i| format!(r"^vision_model\.encoder\.layers\.{i}\."));
+    let skipped = (built..layers).map(|i| format!(r"^(vision_model\.)?encoder\.layers\.{i}\."));
     keys.extend(skipped);
     keys
 }

@@ -86,7 +86,11 @@ impl Child {
     pub(super) fn check_same_work(&self, other: &Self, workload: &str) -> Outcome {
         let (ours, theirs) = (&self.ready, &other.ready);
         let facts = [
-            ("parameters", ours.parameters as f64, theirs.parameters as f64),
+            (
+                "parameters",
+                ours.parameters as f64,
+                theirs.parameters as f64,
+            ),
             ("pictures, tokens or bytes", ours.amount, theirs.amount),
         ];
         match facts.into_iter().find(|(_, ours, theirs)| ours != theirs) {
@@ -133,7 +137,10 @@ impl Child {
 
     fn hear(&mut self) -> Result<Message, Failure> {
         let mut line = String::new();
-        let read = self.output.read_line(&mut line).map_err(|source| self.broken(source))?;
+        let read = self
+            .output
+            .read_line(&mut line)
+            .map_err(|source| self.broken(source))?;
         if read == 0 {
             let status = self.process.wait().map_err(|source| self.broken(source))?;
             return Err(Failure::Ended {
@@ -179,7 +186,11 @@ mod tests {
     /// A process that says the given lines, one for each line it hears after the first.
     fn child(lines: &[&str]) -> Result<Child, Failure> {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"for line in "$@"; do echo "$line"; read _; done"#, "sh"]);
+        command.args([
+            "-c",
+            r#"for line in "$@"; do echo "$line"; read _; done"#,
+            "sh",
+        ]);
         Child::start({
             command.args(lines);
             command
@@ -203,8 +214,14 @@ mod tests {
         assert!(matches!(child(&[]), Err(Failure::Ended { .. })));
         assert!(matches!(child(&["hello"]), Err(Failure::Output { .. })));
         assert!(matches!(child(&[PASS]), Err(Failure::OutOfTurn { .. })));
-        assert!(matches!(child(&[READY]).unwrap().pass(), Err(Failure::Ended { .. })));
-        assert!(matches!(child(&[READY, PASS]).unwrap().finish(), Err(Failure::OutOfTurn { .. })));
+        assert!(matches!(
+            child(&[READY]).unwrap().pass(),
+            Err(Failure::Ended { .. })
+        ));
+        assert!(matches!(
+            child(&[READY, PASS]).unwrap().finish(),
+            Err(Failure::OutOfTurn { .. })
+        ));
     }
 
     #[test]

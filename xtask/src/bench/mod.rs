@@ -93,8 +93,16 @@ impl Bench {
 
     fn check_publishable(&self) -> Outcome {
         let reason = match self {
-            Self { write: true, smoke: true, .. } => "a smoke test",
-            Self { write: true, only: Some(_), .. } => "a part of the workloads",
+            Self {
+                write: true,
+                smoke: true,
+                ..
+            } => "a smoke test",
+            Self {
+                write: true,
+                only: Some(_),
+                ..
+            } => "a part of the workloads",
             _ => return Ok(()),
         };
         Err(Failure::NotPublishable { reason })
@@ -173,7 +181,10 @@ impl Bench {
                 eprintln!("  {seconds:>9.4} s  {}", child.ready().about);
             }
         }
-        let sides: Vec<Side> = children.into_iter().map(Child::finish).collect::<Result<_, _>>()?;
+        let sides: Vec<Side> = children
+            .into_iter()
+            .map(Child::finish)
+            .collect::<Result<_, _>>()?;
         let mut sides = sides.into_iter();
         Ok(Row {
             workload,
@@ -223,12 +234,26 @@ struct ArtifactTarget {
 /// Builds the Rust side and says where it is.
 fn build() -> Result<PathBuf, Failure> {
     let mut command = cargo();
-    command.args(["build", "--release", "--package", "xtask", "--example", PROGRAM]);
+    command.args([
+        "build",
+        "--release",
+        "--package",
+        "xtask",
+        "--example",
+        PROGRAM,
+    ]);
     command.arg("--message-format=json-render-diagnostics");
     let messages = output_of(&mut command)?;
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+    let artifacts = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
     artifacts
-        .filter(|found| found.target.as_ref().is_some_and(|target| target.name == PROGRAM))
+        .filter(|found| {
+            found
+                .target
+                .as_ref()
+                .is_some_and(|target| target.name == PROGRAM)
+        })
         .find_map(|found| found.executable)
         .ok_or_else(|| Failure::NoProgram {
             command: shown(&command),

@@ -60,7 +60,11 @@ impl Row {
                 "peak_bytes": side.peak_bytes,
             })
         };
-        [&self.ours, &self.theirs].into_iter().flatten().map(record).collect()
+        [&self.ours, &self.theirs]
+            .into_iter()
+            .flatten()
+            .map(record)
+            .collect()
     }
 
     /// How many times as fast as PyTorch this program is.
@@ -74,7 +78,9 @@ impl Row {
             None => "–".into(),
         };
         let peak = |side: &Option<Side>| side.as_ref().map_or_else(|| "–".into(), Side::peak);
-        let ratio = self.ratio().map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
+        let ratio = self
+            .ratio()
+            .map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
         format!(
             "| {} | {} | {} | {} | {ratio} | {} | {} |",
             self.workload.title,
@@ -100,7 +106,8 @@ impl Machine {
     pub(super) fn of_this(threads: usize) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let mut git = std::process::Command::new("git");
-        git.args(["rev-parse", "--short", "HEAD"]).current_dir(root());
+        git.args(["rev-parse", "--short", "HEAD"])
+            .current_dir(root());
         Self {
             processor: processor(&cpuinfo),
             threads,
@@ -138,7 +145,10 @@ pub(super) fn table(rows: &[Row], machine: &Machine, passes: u32) -> String {
     let mut text = format!(
         "{}{} on {}, {} threads; medians of {passes} passes.",
         ours.map_or("opabinia", |side| &side.ready.about),
-        machine.commit.as_ref().map_or_else(String::new, |commit| format!(" ({commit})")),
+        machine
+            .commit
+            .as_ref()
+            .map_or_else(String::new, |commit| format!(" ({commit})")),
         machine.processor,
         machine.threads,
     );
@@ -182,7 +192,10 @@ pub(super) fn write(path: &Path, table: &str) -> Outcome {
 fn replaced(document: &str, text: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim()))
+    Some(format!(
+        "{before}{BEGIN}\n\n{}\n\n{END}{after}",
+        text.trim()
+    ))
 }
 
 /// The middle one, or the mean of the middle two; not a number if there is none.
@@ -239,8 +252,13 @@ mod tests {
             theirs: Some(side(&[3.0, 3.0, 1.0], "PyTorch 2")),
         };
         let text = table(&[row], &machine(), 3);
-        assert!(text.contains("| f32 | 2.000 s | 3.000 s | 1.50 | 2.5 GB | 2.5 GB |"), "{text}");
-        assert!(text.starts_with("opabinia 1 (abc) on P, 2 threads; medians of 3 passes. Beside PyTorch 2"));
+        assert!(
+            text.contains("| f32 | 2.000 s | 3.000 s | 1.50 | 2.5 GB | 2.5 GB |"),
+            "{text}"
+        );
+        assert!(text.starts_with(
+            "opabinia 1 (abc) on P, 2 threads; medians of 3 passes. Beside PyTorch 2"
+        ));
     }
 
     #[test]

@@ -42,19 +42,51 @@ const fn workload(name: &'static str, title: &'static str, unit: Unit) -> Worklo
 
 /// All workloads, in the order of the table.
 pub(super) const WORKLOADS: &[Workload] = &[
-    workload("encoder/siglip", "SigLIP SO400M/14, 384 px", Unit::SecondsPerPicture),
-    workload("encoder/clip", "CLIP ViT-L/14, 336 px", Unit::SecondsPerPicture),
-    workload("encoder/dinov2", "DINOv2 ViT-g/14, 378 px", Unit::SecondsPerPicture),
+    workload(
+        "encoder/siglip",
+        "SigLIP SO400M/14, 384 px",
+        Unit::SecondsPerPicture,
+    ),
+    workload(
+        "encoder/clip",
+        "CLIP ViT-L/14, 336 px",
+        Unit::SecondsPerPicture,
+    ),
+    workload(
+        "encoder/dinov2",
+        "DINOv2 ViT-g/14, 378 px",
+        Unit::SecondsPerPicture,
+    ),
     workload(
         "encoder/convnext",
         "ConvNeXt-XXL, 1024 px, all stages",
         Unit::SecondsPerPicture,
     ),
-    workload("connector/sva", "SVA of the 8B model", Unit::SecondsPerPicture),
-    workload("connector/in-llm", "one in-LLM layer of it", Unit::SecondsPerPicture),
-    workload("llm/prefill", "Llama-3 8B, prompt of 700 tokens", Unit::TokensPerSecond),
-    workload("llm/decode", "Llama-3 8B, answer after it", Unit::TokensPerSecond),
-    workload("load", "loading a bf16 checkpoint", Unit::GigabytesPerSecond),
+    workload(
+        "connector/sva",
+        "SVA of the 8B model",
+        Unit::SecondsPerPicture,
+    ),
+    workload(
+        "connector/in-llm",
+        "one in-LLM layer of it",
+        Unit::SecondsPerPicture,
+    ),
+    workload(
+        "llm/prefill",
+        "Llama-3 8B, prompt of 700 tokens",
+        Unit::TokensPerSecond,
+    ),
+    workload(
+        "llm/decode",
+        "Llama-3 8B, answer after it",
+        Unit::TokensPerSecond,
+    ),
+    workload(
+        "load",
+        "loading a bf16 checkpoint",
+        Unit::GigabytesPerSecond,
+    ),
 ];
 
 #[cfg(test)]

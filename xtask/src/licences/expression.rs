@@ -16,7 +16,10 @@ pub(super) enum Expression {
 impl Expression {
     /// Reads an expression; `None` if it is none.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let spaced = text.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+        let spaced = text
+            .replace('(', " ( ")
+            .replace(')', " ) ")
+            .replace('/', " OR ");
         let words: Vec<&str> = spaced.split_whitespace().collect();
         let mut reader = Reader { words: &words };
         let expression = reader.any(0)?;
@@ -132,7 +135,10 @@ mod tests {
     fn an_exception_belongs_to_its_licence() {
         let text = "Apache-2.0 WITH LLVM-exception OR MIT";
         assert_eq!(allowed(text, &["Apache-2.0"]), Some(false));
-        assert_eq!(allowed(text, &["Apache-2.0 WITH LLVM-exception"]), Some(true));
+        assert_eq!(
+            allowed(text, &["Apache-2.0 WITH LLVM-exception"]),
+            Some(true)
+        );
         assert_eq!(allowed(text, &["MIT"]), Some(true));
     }
 
@@ -145,7 +151,16 @@ mod tests {
 
     #[test]
     fn what_is_no_expression_is_none() {
-        for text in ["", "OR", "MIT OR", "MIT Apache-2.0", "(MIT", "MIT)", "MIT WITH", "()"] {
+        for text in [
+            "",
+            "OR",
+            "MIT OR",
+            "MIT Apache-2.0",
+            "(MIT",
+            "MIT)",
+            "MIT WITH",
+            "()",
+        ] {
             assert_eq!(Expression::parse(text), None, "{text}");
         }
         assert_eq!(Expression::parse(&"(".repeat(100_000)), None);

@@ -30,7 +30,10 @@ pub(crate) fn run() -> Outcome {
     }
     complaints.extend(version_complaints(&packages, &policy));
     if complaints.is_empty() {
-        println!("licences: {} packages, all as deny.toml wants them", packages.len());
+        println!(
+            "licences: {} packages, all as deny.toml wants them",
+            packages.len()
+        );
         return Ok(());
     }
     Err(Failure::Rules {
@@ -42,7 +45,11 @@ pub(crate) fn run() -> Outcome {
 /// What is wrong with a package's licence.
 fn licence_complaint(package: &Package, policy: &Policy) -> Option<String> {
     let Package { name, version, .. } = package;
-    let clarified = policy.licenses.clarify.iter().find(|rule| rule.krate == *name);
+    let clarified = policy
+        .licenses
+        .clarify
+        .iter()
+        .find(|rule| rule.krate == *name);
     let stated = match clarified {
         Some(rule) if !texts_are_unchanged(rule, package) => {
             return Some(format!(
@@ -57,7 +64,9 @@ fn licence_complaint(package: &Package, policy: &Policy) -> Option<String> {
         },
     };
     let Some(expression) = Expression::parse(stated) else {
-        return Some(format!("{name} {version}: cannot read the licence `{stated}`"));
+        return Some(format!(
+            "{name} {version}: cannot read the licence `{stated}`"
+        ));
     };
     let exceptions = policy.licenses.exceptions.iter();
     let excepted: Vec<&String> = exceptions
@@ -65,7 +74,12 @@ fn licence_complaint(package: &Package, policy: &Policy) -> Option<String> {
         .flat_map(|exception| &exception.allow)
         .collect();
     let allowed = |licence: &str| {
-        policy.licenses.allow.iter().chain(excepted.iter().copied()).any(|known| known == licence)
+        policy
+            .licenses
+            .allow
+            .iter()
+            .chain(excepted.iter().copied())
+            .any(|known| known == licence)
     };
     (!expression.is_satisfied(&allowed))
         .then(|| format!("{name} {version}: `{stated}` is not allowed"))
@@ -95,7 +109,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 /// Whether a package comes from elsewhere than crates.io or this repository.
 fn source_complaint(package: &Package) -> Option<String> {
-    let source = package.source.as_ref().filter(|source| *source != CRATES_IO)?;
+    let source = package
+        .source
+        .as_ref()
+        .filter(|source| *source != CRATES_IO)?;
     Some(format!(
         "{} {} comes from {source}; only crates.io is allowed",
         package.name, package.version
@@ -106,12 +123,18 @@ fn source_complaint(package: &Package) -> Option<String> {
 fn version_complaints(packages: &[&Package], policy: &Policy) -> Vec<String> {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages {
-        versions.entry(&package.name).or_default().insert(&package.version);
+        versions
+            .entry(&package.name)
+            .or_default()
+            .insert(&package.version);
     }
     let complain = |rule: &policy::Ban| {
         let found = versions.get(rule.krate.as_str())?;
         let list = found.iter().copied().collect::<Vec<_>>().join(", ");
-        let (name, reason) = (&rule.krate, rule.reason.as_deref().unwrap_or("see deny.toml"));
+        let (name, reason) = (
+            &rule.krate,
+            rule.reason.as_deref().unwrap_or("see deny.toml"),
+        );
         if rule.deny_multiple_versions {
             return (found.len() > 1)
                 .then(|| format!("{name} is there in several versions ({list}): {reason}"));
@@ -156,13 +179,18 @@ mod tests {
 
     #[test]
     fn licences_are_allowed_for_all_or_for_one() {
-        let complaint = |name, licence| licence_complaint(&package(name, "1.0.0", licence), &policy());
+        let complaint =
+            |name, licence| licence_complaint(&package(name, "1.0.0", licence), &policy());
         assert_eq!(complaint("a", Some("MIT OR GPL-3.0-only")), None);
         assert_eq!(complaint("colours", Some("MPL-2.0")), None);
         let wrong = complaint("a", Some("MPL-2.0")).unwrap();
         assert_eq!(wrong, "a 1.0.0: `MPL-2.0` is not allowed");
         assert!(complaint("a", None).unwrap().contains("states no licence"));
-        assert!(complaint("a", Some("MIT OR")).unwrap().contains("cannot read"));
+        assert!(
+            complaint("a", Some("MIT OR"))
+                .unwrap()
+                .contains("cannot read")
+        );
     }
 
     #[test]
@@ -187,7 +215,11 @@ mod tests {
             policy
         };
         assert_eq!(licence_complaint(&package, &with_hash(0xcbf4_3926)), None);
-        assert!(licence_complaint(&package, &with_hash(1)).unwrap().contains("read it again"));
+        assert!(
+            licence_complaint(&package, &with_hash(1))
+                .unwrap()
+                .contains("read it again")
+        );
     }
 
     #[test]
@@ -214,7 +246,11 @@ mod tests {
         let mut package = package("a", "1.0.0", Some("MIT"));
         assert_eq!(source_complaint(&package), None);
         package.source = Some("git+https://example.org/a".into());
-        assert!(source_complaint(&package).unwrap().contains("only crates.io"));
+        assert!(
+            source_complaint(&package)
+                .unwrap()
+                .contains("only crates.io")
+        );
     }
 
     #[test]

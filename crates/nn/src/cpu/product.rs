@@ -202,8 +202,8 @@ mod tests {
             let w: Vec<f32> = (0..n * k).map(|i| value(i + 77)).collect();
             let w16: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
             let h16: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
-            let widened: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
-            let widened_half: Vec<f32> = h16.iter().map(|v| v.to_f32()).collect();
+            let widened: Vec<f32> = w16.iter().copied().map(f32::from).collect();
+            let widened_half: Vec<f32> = h16.iter().copied().map(f32::from).collect();
             let cases = [
                 (product(&x, &w, [m, k, n]), &w),
                 (product(&x, &w16, [m, k, n]), &widened),
