@@ -1,11 +1,12 @@
 //! `ask`: a question about pictures, or about nothing but words.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use opabinia_llm::Conversation;
 use opabinia_llm::template::IMAGE_PLACEHOLDER;
+use opabinia_llm::{Conversation, StopReason};
 use opabinia_model::{Answer, Model, Seen, Session};
 use serde::Serialize;
 
@@ -66,6 +67,12 @@ impl Ask {
             return Err(Failure::new("the question is empty").hint(
                 "the last argument is the question: `opabinia ask photo.png \"What is it?\"`",
             ));
+        }
+        if Path::new(question).is_file() {
+            return Err(Failure::new(format!(
+                "`{question}` is a file, and no question follows it"
+            ))
+            .hint("the last argument is the question: `opabinia ask photo.png \"What is it?\"`"));
         }
         // Pictures first: a broken one should not cost the time to load a model.
         let limits = self.image.limits();
@@ -204,11 +211,21 @@ pub fn describe(answer: &Answer) {
     };
     output::note(&format!(
         "{} prompt tokens ({} visual, {} read before) in {:.2} s; {tokens} answer tokens, {rate}; \
-         {:?}",
+         stopped by {}",
         answer.prompt_tokens,
         answer.visual_tokens,
         answer.reused_tokens,
         answer.prefill_seconds,
-        answer.stop
+        stop_reason(&answer.stop)
     ));
+}
+
+fn stop_reason(stop: &StopReason) -> String {
+    match stop {
+        StopReason::EndToken(id) => format!("token {id}"),
+        StopReason::StopString(text) => format!("`{text}`"),
+        StopReason::MaxTokens => "--max-new-tokens".into(),
+        StopReason::ContextFull => "the end of the context".into(),
+        StopReason::Cancelled => "Ctrl-C".into(),
+    }
 }

@@ -36,9 +36,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     name = "opabinia",
     version,
-    about,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 parity found a deviation, \
-                  130 interrupted.\nEnvironment: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; \
+                  130 interrupted.\nEnvironment: OPABINIA_MODEL, OPABINIA_MAX_IMAGE_PIXELS, …_SIDE, \
+                  …_BYTES; HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; \
                   OPABINIA_LOG=debug shows what happens inside."
 )]
 struct Cli {

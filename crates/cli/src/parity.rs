@@ -48,7 +48,13 @@ impl Parity {
                 if holds { held += 1 } else { failed += 1 }
             }
         }
-        output::note(&format!("{held} cases hold, {failed} do not"));
+        let cases = |n: usize, one: &str, many: &str| match n {
+            1 => format!("1 case {one}"),
+            n => format!("{n} cases {many}"),
+        };
+        let held_cases = cases(held, "holds", "hold");
+        let failed_cases = cases(failed, "does not", "do not");
+        output::note(&format!("{held_cases}, {failed_cases}"));
         Ok(if failed == 0 {
             ExitCode::SUCCESS
         } else {
@@ -70,7 +76,7 @@ impl Parity {
             .filter_map(|check| check.of_allowed)
             .fold(0.0, f64::max);
         output::data(&format!(
-            "{mark} {} ({}): {} comparisons, largest deviation {:.1} % of what is allowed",
+            "{mark} {} ({}): {} compared, largest deviation {:.1} % of what is allowed",
             report.case,
             report.kind,
             report.checks.len(),
