@@ -77,7 +77,8 @@ fn see_all(model: &Model) -> Vec<Arc<Seen>> {
     pictures().iter().map(see).collect()
 }
 
-const QUESTIONS: [&str; 5] = [
+const QUESTIONS: [&str; 6] = [
+    "What is it?",
     "What is in the image?",
     "How many?",
     "Describe the picture in detail.",
@@ -232,15 +233,17 @@ struct Step {
     pictures: Vec<usize>,
     question: &'static str,
     rule: ImagePosition,
+    tokens: usize,
 }
 
 /// Moves the pictures behind the constant position, so that in-LLM layers write what they see into
 /// the words before.
-const LONG_SYSTEM: &str = "You are Cambrian, a highly intelligent multimodal AI. Whenever an image \
-    is present in the conversation, very carefully examine it and consider its content when \
+const LONG_SYSTEM: &str = "You are Cambrian, a highly intelligent multimodal AI trained by NYU \
+    Vision X. As a multimodal AI, you have the ability to process and analyze images. Whenever an \
+    image is present in the conversation, very carefully examine it and consider its content when \
     formulating your response. You should give concise responses to very simple questions, but \
-    provide thorough responses to more complex and open-ended questions. Be kind and polite, and \
-    say so if you do not know.";
+    provide thorough responses to more complex and open-ended questions. Be kind please, and never \
+    forget to be polite to all.";
 
 fn step() -> impl Strategy<Value = Step> {
     (
@@ -265,6 +268,7 @@ fn step() -> impl Strategy<Value = Step> {
             pictures,
             question,
             rule,
+            tokens: 16,
         })
 }
 
@@ -290,7 +294,7 @@ impl Step {
             .collect::<Result<Vec<_>, ModelError>>()?;
         let generation = Generation {
             image_position: self.rule,
-            ..greedy(8)
+            ..greedy(self.tokens)
         };
         session.answer(&self.conversation(), &seen, &generation, &mut |_, _| true)
     }
@@ -332,6 +336,7 @@ fn another_picture_in_the_same_place_is_looked_at_anew() {
                 pictures: vec![picture],
                 question,
                 rule: ImagePosition::Config,
+                tokens: 24,
             };
             let goes_on = step.ask(&mut session, &all).unwrap();
             let begins = step.ask(&mut Session::new(&model), &all).unwrap();

@@ -79,6 +79,9 @@ impl Bench {
         let (rows, complaints) = self.measure_all(&chosen, &setup, &records)?;
         let table = report::table(&rows, &Machine::of_this(setup.threads), self.passes);
         println!("\n{table}\nrecords: {}", records.display());
+        if self.smoke {
+            println!("a smoke test, with networks of a few layers: these numbers mean nothing");
+        }
         if !complaints.is_empty() {
             return Err(Failure::Rules {
                 what: "some workloads could not be measured",
