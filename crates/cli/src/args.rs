@@ -76,19 +76,19 @@ impl ModelArgs {
 #[derive(Args)]
 pub struct SamplingArgs {
     /// Randomness; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Only the likeliest tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Only this many of the likeliest tokens.
     #[arg(long)]
     pub top_k: Option<u32>,
     /// Only tokens at least this likely, relative to the likeliest.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Above 1 avoids tokens that were written before.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Same seed, same answer.
     #[arg(long, default_value_t = 0)]

@@ -63,8 +63,11 @@ impl Ask {
         let Some((question, pictures)) = self.words.split_last() else {
             return Err(Failure::new("no question"));
         };
-        if question.trim().is_empty() {
-            return Err(Failure::new("the question is empty").hint(
+        if std::iter::once(question)
+            .chain(&self.also)
+            .any(|question| question.trim().is_empty())
+        {
+            return Err(Failure::new("a question is empty").hint(
                 "the last argument is the question: `opabinia ask photo.png \"What is it?\"`",
             ));
         }
@@ -115,15 +118,13 @@ impl Ask {
         }
         // Whoever writes the placeholders chooses where the pictures stand.
         let placed = asked.question.matches(IMAGE_PLACEHOLDER).count();
-        let missing = if placed == asked.seen.len() {
-            0
-        } else {
-            asked.seen.len()
-        };
+        let missing = if placed == 0 { asked.seen.len() } else { 0 };
         let mut conversation = Conversation::question(asked.question).with_images(missing);
         conversation.system.clone_from(&self.system);
         let seen: Vec<Arc<Seen>> = asked.seen.iter().map(|(seen, _)| seen.clone()).collect();
-        warn_of_position(model, &conversation, generation)?;
+        if seen.len() == 1 && placed <= 1 {
+            warn_of_position(model, &conversation, generation)?;
+        }
         // On a terminal the answer appears as it is written; elsewhere whole.
         let stream = output::is_terminal() && !self.json;
         let mut at_start = true;
@@ -183,7 +184,7 @@ impl Asked<'_> {
 }
 
 /// Says so if in-LLM layers will look where the visual tokens are not.
-fn warn_of_position(
+pub fn warn_of_position(
     model: &Model,
     conversation: &Conversation,
     generation: &opabinia_model::Generation,

@@ -42,6 +42,7 @@ const HELP: &str = "\
 
 /// What was said and shown.
 struct Talk<'a> {
+    model: &'a Model,
     session: Session<'a>,
     conversation: Conversation,
     /// In the order of their placeholders.
@@ -116,6 +117,7 @@ impl Chat {
 impl<'a> Talk<'a> {
     fn new(model: &'a Model, system: Option<String>) -> Self {
         Self {
+            model,
             session: Session::new(model),
             conversation: Conversation {
                 system,
@@ -150,6 +152,9 @@ impl<'a> Talk<'a> {
         let mut shown = self.shown.clone();
         shown.extend(self.waiting.iter().cloned());
 
+        if shown.len() == 1 {
+            ask::warn_of_position(self.model, &conversation, generation)?;
+        }
         interrupt::reset();
         let mut at_start = true;
         let answer = self

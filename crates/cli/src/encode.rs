@@ -94,12 +94,15 @@ impl Encode {
 
 fn token_grid(tokens: usize) -> Result<Grid, Failure> {
     Grid::from_token_count(tokens).ok_or_else(|| {
-        let side = tokens.isqrt();
-        Failure::new(format!("{tokens} tokens are no square grid")).hint(format!(
-            "use {} or {}",
-            side * side,
-            (side + 1) * (side + 1)
+        let side = tokens.isqrt().clamp(1, Grid::MAX_SIDE - 1);
+        let near = match tokens {
+            0 => "use 1".to_owned(),
+            _ => format!("use {} or {}", side * side, (side + 1) * (side + 1)),
+        };
+        Failure::new(format!(
+            "{tokens} tokens are no square grid that can be made"
         ))
+        .hint(near)
     })
 }
 

@@ -191,7 +191,8 @@ fn a_placeholder_without_a_picture() {
         "a warning about a picture that is not there\n{}",
         run.everything()
     );
-    ask(&[&picture("wide"), typed]).fails_with(1, &["2 image placeholder", "1 picture"]);
+    let twice = "What is in <image>, and what in <image>?";
+    ask(&[&picture("wide"), twice]).fails_with(1, &["2 image placeholder", "1 picture"]);
 }
 
 #[test]

@@ -204,9 +204,9 @@ impl SvaConfig {
         if self.query_grids.is_empty() {
             return Err(contradiction("`query_num_list` is empty".into()));
         }
-        if !self.width.is_multiple_of(crate::sampler::HEADS) {
+        if self.width == 0 || !self.width.is_multiple_of(crate::sampler::HEADS) {
             return Err(contradiction(format!(
-                "`vision_hidden_size` {} is not a multiple of {} heads",
+                "`vision_hidden_size` {} is no positive multiple of {} heads",
                 self.width,
                 crate::sampler::HEADS
             )));

@@ -36,6 +36,9 @@ impl DecoderFamily {
     pub const MODEL_TYPES: &'static [&'static str] = &["llama", "phi3", "mistral", "gemma"];
 }
 
+/// Layers beyond which a configuration is a mistake.
+pub const MAX_LAYERS: usize = 1024;
+
 /// A decoder's shape and constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
@@ -77,8 +80,14 @@ pub struct DecoderConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum DecoderConfigError {
     /// A key is missing or has the wrong type.
-    #[error("the language model's configuration cannot be read: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("`{key}` in the language model's configuration cannot be used")]
+    Json {
+        /// The key; `.` if it is missing.
+        key: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Not a family that is built.
     #[error(
         "`model_type` is `{found}`, and the language models that can be built are {}",
@@ -138,7 +147,7 @@ impl DecoderConfig {
     /// # Errors
     /// If a key is missing, of the wrong type or of an impossible value.
     pub fn from_json(json: &Value) -> Result<Self, DecoderConfigError> {
-        let raw = Raw::deserialize(json)?;
+        let raw: Raw = read(json, "")?;
         let family = DecoderFamily::by_model_type(&raw.model_type).ok_or_else(|| {
             DecoderConfigError::Family {
                 found: raw.model_type.clone(),
@@ -195,6 +204,22 @@ impl DecoderConfig {
                 expected,
             })
         };
+        if !(1..=MAX_LAYERS).contains(&self.layers) {
+            let expected = format!("it must be from 1 to {MAX_LAYERS}");
+            return wrong("num_hidden_layers", self.layers, expected);
+        }
+        for (key, value) in [
+            ("rms_norm_eps", self.norm_eps),
+            ("rope_theta", self.rope_theta),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(DecoderConfigError::Value {
+                    key,
+                    found: value.to_string(),
+                    expected: "it must be a number above 0".into(),
+                });
+            }
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             let expected = format!("it must divide `num_attention_heads`, {}", self.heads);
             return wrong("num_key_value_heads", self.kv_heads, expected);
@@ -247,6 +272,14 @@ fn refuse_unbuilt(raw: &Raw) -> Result<(), DecoderConfigError> {
         _ if raw.mlp_bias => not_built("mlp_bias", "true".into()),
         _ => Ok(()),
     }
+}
+
+/// Reads a table and names the key that does not fit.
+fn read<'a, T: Deserialize<'a>>(json: &'a Value, table: &str) -> Result<T, DecoderConfigError> {
+    serde_path_to_error::deserialize(json).map_err(|error| DecoderConfigError::Json {
+        key: format!("{table}{}", error.path()),
+        source: error.into_inner(),
+    })
 }
 
 fn at_least_one(key: &'static str, value: usize) -> Result<usize, DecoderConfigError> {
@@ -303,7 +336,7 @@ fn rope_scaling(
     {
         map.remove("type");
     }
-    let raw = RawScaling::deserialize(&json)?;
+    let raw: RawScaling = read(&json, "rope_scaling.")?;
     let factor = raw.factor.unwrap_or(1.0);
     if !(factor.is_finite() && factor >= 1.0) {
         return Err(DecoderConfigError::Value {
@@ -370,7 +403,7 @@ mod tests {
         assert!(with("model_type", json!("bloom")).contains("bloom"));
         assert!(with("hidden_act", json!("snake")).contains("snake"));
         assert!(with("rope_scaling", json!({"type": "yarn"})).contains("yarn"));
-        assert!(with("vocab_size", json!("many")).contains("many"));
+        assert!(with("vocab_size", json!("many")).contains("`vocab_size`"));
     }
 
     #[test]

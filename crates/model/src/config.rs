@@ -8,6 +8,7 @@ use std::path::Path;
 use opabinia_connector::config::ProjectorConfig;
 use opabinia_connector::{ConnectorConfig, InLlmConfig, LayerType, ProjectorKind, SvaConfig};
 use opabinia_llm::DecoderConfig;
+use opabinia_llm::config::MAX_LAYERS;
 use opabinia_nn::Grid;
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,6 +100,7 @@ struct RawVision {
     mm_use_im_patch_token: bool,
     vision_hidden_size: Option<usize>,
     query_num_list: Option<Vec<usize>>,
+    num_query_group: Option<usize>,
     connector_depth: Option<usize>,
     connector_only: Option<bool>,
     sva_layer_type: Option<String>,
@@ -109,7 +111,7 @@ struct RawVision {
 
 /// One id or several, as both kinds of configuration files have it.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a token id or a list of them")]
 enum Ids {
     One(u32),
     Many(Vec<u32>),
@@ -135,7 +137,11 @@ impl ModelConfig {
     /// # Errors
     /// If a file cannot be read, or describes no model that can be built.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
-        let mut config = Self::from_json(&read_json(&folder.join("config.json"))?)?;
+        let path = folder.join("config.json");
+        let mut config = Self::from_json(&read_json(&path)?).map_err(|error| match error {
+            ModelError::Key { key, source, .. } => ModelError::Key { path, key, source },
+            other => other,
+        })?;
         let path = folder.join("generation_config.json");
         if path.is_file() {
             let json = read_json(&path)?;
@@ -153,12 +159,22 @@ impl ModelConfig {
     /// # Errors
     /// If it describes no model that can be built.
     pub fn from_json(json: &Value) -> Result<Self, ModelError> {
+        if !json.is_object() {
+            return Err(wrong(
+                ".",
+                "no table".into(),
+                "a configuration is a table of keys".into(),
+            ));
+        }
         let raw: Raw = part(json)?;
         let decoder = DecoderConfig::from_json(json)?;
         let vision = match &raw.mm_vision_tower_aux_list {
             Some(list) if !list.is_empty() => Some(VisionConfig::from_json(json)?),
             _ => None,
         };
+        if let Some(vision) = &vision {
+            vision.check_in_llm(&decoder)?;
+        }
         Ok(Self {
             model_type: raw.model_type,
             max_length: raw
@@ -209,6 +225,30 @@ impl VisionConfig {
             image_marks: raw.mm_use_im_start_end,
             connector: ConnectorKeys::from_raw(&raw)?,
         })
+    }
+
+    /// In-LLM layers follow layers that the decoder has.
+    fn check_in_llm(&self, decoder: &DecoderConfig) -> Result<(), ModelError> {
+        let ConnectorKeys::Sva {
+            in_llm: Some(layers),
+            ..
+        } = &self.connector
+        else {
+            return Ok(());
+        };
+        let last = layers.last_decoder_layer();
+        if last < decoder.layers {
+            return Ok(());
+        }
+        Err(wrong(
+            "num_of_vision_sampler_layers",
+            layers.count.to_string(),
+            format!(
+                "from `start_of_vision_sampler_layers` {} in steps of {} the last would follow \
+                 decoder layer {last}, and `num_hidden_layers` is {}",
+                layers.start, layers.stride, decoder.layers
+            ),
+        ))
     }
 
     /// The connector's configuration, given the widths of the encoders and of the decoder.
@@ -279,11 +319,22 @@ impl ConnectorKeys {
             .into_iter()
             .map(|n| square("query_num_list", n))
             .collect::<Result<_, _>>()?;
+        let groups = raw.query_num_list.as_ref().map_or(0, Vec::len);
+        if raw.num_query_group.is_some_and(|stated| stated != groups) {
+            return Err(wrong(
+                "num_query_group",
+                raw.num_query_group.unwrap_or(0).to_string(),
+                format!("`query_num_list` has {groups} of them"),
+            ));
+        }
         let in_llm = match raw.connector_only {
             Some(false) => Some(InLlmConfig {
-                count: required(
+                count: layers(
                     "num_of_vision_sampler_layers",
-                    raw.num_of_vision_sampler_layers,
+                    required(
+                        "num_of_vision_sampler_layers",
+                        raw.num_of_vision_sampler_layers,
+                    )?,
                 )?,
                 start: required(
                     "start_of_vision_sampler_layers",
@@ -300,7 +351,7 @@ impl ConnectorKeys {
             width: required("vision_hidden_size", raw.vision_hidden_size)?,
             query_grids,
             token_grid,
-            depth: raw.connector_depth.unwrap_or(1),
+            depth: layers("connector_depth", raw.connector_depth.unwrap_or(1))?,
             layer_type: layer_type(raw.sva_layer_type.as_deref())?,
             in_llm,
         })
@@ -327,12 +378,24 @@ fn layer_type(name: Option<&str>) -> Result<LayerType, ModelError> {
     }
 }
 
+/// A number of layers that can be built.
+fn layers(key: &str, count: usize) -> Result<usize, ModelError> {
+    if (1..=MAX_LAYERS).contains(&count) {
+        return Ok(count);
+    }
+    Err(wrong(
+        key,
+        count.to_string(),
+        format!("it must be from 1 to {MAX_LAYERS}"),
+    ))
+}
+
 fn square(key: &str, tokens: usize) -> Result<Grid, ModelError> {
     Grid::from_token_count(tokens).ok_or_else(|| {
         wrong(
             key,
             tokens.to_string(),
-            "token counts must be squares of at least 1".into(),
+            "token counts must be squares from 1 to 4096²".into(),
         )
     })
 }
@@ -356,9 +419,10 @@ fn wrong(key: &str, found: String, expected: String) -> ModelError {
 }
 
 fn part<'a, T: Deserialize<'a>>(json: &'a Value) -> Result<T, ModelError> {
-    T::deserialize(json).map_err(|source| ModelError::Json {
+    serde_path_to_error::deserialize(json).map_err(|error| ModelError::Key {
         path: "config.json".into(),
-        source,
+        key: error.path().to_string(),
+        source: error.into_inner(),
     })
 }
 

@@ -30,6 +30,17 @@ pub enum ModelError {
         #[source]
         source: serde_json::Error,
     },
+    /// A key of a configuration is missing or has the wrong type.
+    #[error("`{key}` in `{}` cannot be used", .path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key; `.` if it is missing.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A key of `config.json` has a value that fits no model.
     #[error("`{key}` in config.json is {found}, but {expected}")]
     Config {
@@ -81,6 +92,29 @@ pub enum ModelError {
         found: usize,
         /// Width that the checkpoint was trained with.
         expected: usize,
+    },
+    /// Weights were given for an encoder that the model does not have.
+    #[error(
+        "weights were given for the vision encoder `{name}`, which this model does not have; it \
+         has {}", .encoders.join(", ")
+    )]
+    NoSuchEncoder {
+        /// What they were given for.
+        name: String,
+        /// Published names, behind their positions.
+        encoders: Vec<String>,
+    },
+    /// An encoder's weights are nowhere.
+    #[error(
+        "no weights for the vision encoder `{name}`: not inside the checkpoint, not in `towers/` of \
+         its folder, and not on the hub; say where they are with `--encoder-weights {name}=PATH`"
+    )]
+    EncoderWeights {
+        /// Its published name.
+        name: String,
+        /// Why the hub has none.
+        #[source]
+        source: opabinia_weights::hub::HubError,
     },
     /// A picture for a model without eyes.
     #[error(

@@ -82,6 +82,8 @@ struct Writer<'a> {
     sampler: Sampler,
     stream: Option<TextStream<'a>>,
     ids: Vec<u32>,
+    /// What the stream has let out.
+    said: String,
     stop: Option<StopReason>,
 }
 
@@ -259,6 +261,7 @@ impl Model {
                         generation.sampling.stop.iter().cloned(),
                     )),
                     ids: Vec::new(),
+                    said: String::new(),
                     stop: None,
                 })
             })
@@ -368,6 +371,7 @@ impl Writer<'_> {
         }
         self.ids.push(id);
         let piece = stream.push(id)?;
+        self.said.push_str(&piece);
         if let Some(text) = stream.stop_string() {
             self.stop = Some(StopReason::StopString(text.to_owned()));
         }
@@ -393,13 +397,11 @@ impl Writer<'_> {
             }
         }
         let stop = self.stop.unwrap_or(StopReason::MaxTokens);
-        let mut text = model.tokenizer.decode_answer(&self.ids)?;
-        if let StopReason::StopString(stop) = &stop
-            && let Some(at) = text.find(stop.as_str())
-        {
-            text.truncate(at);
-            text.truncate(text.trim_end().len());
-        }
+        // Tokens that hold a stop string may hold more text behind it.
+        let text = match stop {
+            StopReason::StopString(_) => self.said.trim().to_owned(),
+            _ => model.tokenizer.decode_answer(&self.ids)?,
+        };
         Ok((self.ids, text, stop))
     }
 }
@@ -416,7 +418,8 @@ pub struct Session<'a> {
 struct Read {
     cache: KvCache,
     units: Vec<Unit>,
-    pictures: usize,
+    /// Kept alive, so that no other picture can come to have the same address.
+    pictures: Vec<Arc<Seen>>,
     rule: ImagePosition,
 }
 
@@ -468,7 +471,7 @@ impl<'a> Session<'a> {
         let prompt = self.model.prompt(conversation)?;
         let packed = self.model.pack(&[(&prompt, pictures)])?;
         let units = packed.rows[0].units.clone();
-        let cache = self.reusable(&units, pictures.len(), generation.image_position);
+        let cache = self.reusable(&units, pictures, generation.image_position);
         let (mut answers, cache) = self
             .model
             .generate_from(&packed, cache, generation, on_text)?;
@@ -479,7 +482,7 @@ impl<'a> Session<'a> {
         self.read = Some(Read {
             cache,
             units,
-            pictures: pictures.len(),
+            pictures: pictures.to_vec(),
             rule: generation.image_position,
         });
         Ok(answer)
@@ -487,22 +490,35 @@ impl<'a> Session<'a> {
 
     /// The cache of the longest common beginning of the last prompt and this one, at least one
     /// token short of it, because the last token's scores are needed.
-    fn reusable(&mut self, units: &[Unit], pictures: usize, rule: ImagePosition) -> KvCache {
-        // Another number of pictures may move the place where in-LLM layers act.
-        let read = self
-            .read
-            .take()
-            .filter(|read| (read.pictures, read.rule) == (pictures, rule));
-        let Some(Read {
-            mut cache,
-            units: before,
-            ..
-        }) = read
-        else {
+    fn reusable(&mut self, units: &[Unit], pictures: &[Arc<Seen>], rule: ImagePosition) -> KvCache {
+        let Some(read) = self.read.take() else {
             return KvCache::new();
         };
-        let common = before.iter().zip(units).take_while(|(a, b)| a == b).count();
-        cache.truncate(common.min(units.len().saturating_sub(1)));
+        // Another number of pictures may move the place where in-LLM layers act.
+        if (read.pictures.len(), read.rule) != (pictures.len(), rule) {
+            return KvCache::new();
+        }
+        let equal = read.units.iter().zip(units).take_while(|(a, b)| a == b);
+        let mut common = equal.count().min(units.len().saturating_sub(1));
+        let same_pictures = read
+            .pictures
+            .iter()
+            .zip(pictures)
+            .all(|(a, b)| Arc::ptr_eq(a, b));
+        if let (false, Some(constant)) = (same_pictures, self.image_position(rule)) {
+            // In-LLM layers may have written of the old picture before its own place.
+            common = common.min(constant);
+        }
+        let mut cache = read.cache;
+        cache.truncate(common);
         cache
+    }
+
+    /// The constant place of in-LLM layers, where it counts.
+    fn image_position(&self, rule: ImagePosition) -> Option<usize> {
+        let vision = self.model.config.vision.as_ref()?;
+        vision
+            .image_position
+            .filter(|_| rule == ImagePosition::Config)
     }
 }

@@ -174,6 +174,17 @@ fn load_encoders(
     options: &LoadModel,
 ) -> Result<(Vec<Encoder>, Vec<LoadReport>), ModelError> {
     let load = LoadOptions::new(options.dtype).on_device(&options.device);
+    for name in options.encoders.keys() {
+        let position = name.parse::<usize>().ok();
+        let known = position.is_some_and(|i| i < vision.encoders.len());
+        if !known && !vision.encoders.contains(name) {
+            let listed = vision.encoders.iter().enumerate();
+            return Err(ModelError::NoSuchEncoder {
+                name: name.clone(),
+                encoders: listed.map(|(i, name)| format!("{i} `{name}`")).collect(),
+            });
+        }
+    }
     let mut encoders = Vec::new();
     let mut reports = Vec::new();
     for (i, name) in vision.encoders.iter().enumerate() {
@@ -220,7 +231,13 @@ fn find_encoder(
     if let Some(found) = tower_folder(folder, index, spec) {
         return Ok(Source::Path(found));
     }
-    Ok(Source::Path(hub::resolve(spec.entry.repo, None, &[])?))
+    let found = hub::resolve(spec.entry.repo, None, &[]);
+    found
+        .map(Source::Path)
+        .map_err(|source| ModelError::EncoderWeights {
+            name: name.to_owned(),
+            source,
+        })
 }
 
 /// The folder of encoder `index` inside a model folder: `towers/` and its position, its published

@@ -141,6 +141,9 @@ impl Model {
     /// If placeholders and pictures differ in number, a prompt is empty or too long, or the
     /// tokenizer does not belong to the model.
     pub fn pack(&self, rows: &[(&Prompt, &[Arc<Seen>])]) -> Result<Packed, ModelError> {
+        if rows.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
         let rows = rows
             .iter()
             .map(|(prompt, pictures)| self.pack_row(&prompt.tokens, pictures))

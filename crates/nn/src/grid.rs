@@ -29,11 +29,16 @@ impl Grid {
         }
     }
 
+    /// Longest side that a configuration or a flag may ask for; far beyond what memory holds.
+    pub const MAX_SIDE: usize = 4096;
+
     /// The square grid of a published token count, which configurations store instead of a side.
+    /// `None` if it is no square, or of a side beyond [`Grid::MAX_SIDE`].
     #[must_use]
     pub fn from_token_count(tokens: usize) -> Option<Self> {
         let side = tokens.isqrt();
-        (side > 0 && side * side == tokens).then(|| Self::square(side))
+        let fits = (1..=Self::MAX_SIDE).contains(&side) && side * side == tokens;
+        fits.then(|| Self::square(side))
     }
 
     /// Number of cells.

@@ -192,6 +192,29 @@ impl Case {
         ))
     }
 
+    /// An input whose sizes are known; `None` where any will do.
+    ///
+    /// # Errors
+    /// As [`Case::input`], and if a size is another.
+    pub fn sized_input<const D: usize>(
+        &self,
+        name: &str,
+        sizes: [Option<usize>; D],
+    ) -> Result<burn::tensor::Tensor<D>, CaseError> {
+        let input = self.input::<D>(name)?;
+        let found = input.dims();
+        let fits = found
+            .iter()
+            .zip(&sizes)
+            .all(|(n, size)| size.is_none_or(|size| size == *n));
+        if !fits || found.contains(&0) {
+            let expected = sizes.map(|size| size.map_or("any".into(), |size| size.to_string()));
+            let expected = expected.join(", ");
+            return Err(self.wrong(format!("`{name}` is of shape {found:?}, not [{expected}]")));
+        }
+        Ok(input)
+    }
+
     /// Tensors of the reference that nothing was compared with.
     pub(super) fn untouched(&self) -> Vec<String> {
         let used = self.used.borrow();

@@ -35,7 +35,6 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
         "sep" => LayerType::Separate,
         other => return Err(case.wrong(format!("layer type `{other}` is not known"))),
     };
-    let encoders = raw.kv_size_list.len();
     let config = SamplerConfig {
         query_width: raw.q_dim,
         context_width: raw.context_dim,
@@ -55,15 +54,25 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
     )?;
     report.deny_unused()?;
 
-    let queries = case.input::<3>("q")?;
+    let queries = case.sized_input::<3>("q", [None, Some(1), Some(raw.q_dim)])?;
     let [n, _, q] = queries.dims();
-    let context = case.input::<3>("ctx")?;
+    let context = case.sized_input::<3>("ctx", [Some(n), Some(1), Some(raw.context_dim)])?;
     let context = context.reshape([n, raw.context_dim]);
-    let latents = (0..encoders)
-        .map(|i| case.input::<3>(&format!("kv{i}")))
+    let keys: Vec<usize> = config.window_sides.iter().map(|side| side * side).collect();
+    let latents = keys
+        .iter()
+        .enumerate()
+        .map(|(i, &k)| {
+            case.sized_input::<3>(&format!("kv{i}"), [Some(n), Some(k), Some(config.width)])
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let visible = (0..encoders)
-        .map(|i| Ok(case.input::<2>(&format!("mask{i}"))?.greater_elem(0.5)))
+    let visible = keys
+        .iter()
+        .enumerate()
+        .map(|(i, &k)| {
+            let mask = case.sized_input::<2>(&format!("mask{i}"), [Some(n), Some(k)])?;
+            Ok(mask.greater_elem(0.5))
+        })
         .collect::<Result<Vec<_>, CaseError>>()?;
 
     let mut checks = Vec::new();
@@ -108,7 +117,7 @@ pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
     let name = &raw.mm_projector_type;
     let kind = ProjectorKind::by_name(name)
         .ok_or_else(|| case.wrong(format!("no projector is called `{name}`")))?;
-    let features = case.input::<3>("x")?;
+    let features = case.sized_input::<3>("x", [None, None, Some(raw.mm_hidden_size)])?;
     let [_, tokens, _] = features.dims();
     let grid = Grid::from_token_count(tokens)
         .ok_or_else(|| case.wrong(format!("{tokens} tokens are no square grid")))?;

@@ -126,8 +126,15 @@ impl Bench<'_> {
         ])
     }
 
+    fn square_pixels(&self) -> Result<Tensor<4>, CaseError> {
+        let name = "pixel_values";
+        let side = self.case.tensor(name)?.shape.get(2).copied();
+        self.case
+            .sized_input::<4>(name, [None, Some(3), None, side])
+    }
+
     fn clip(&self) -> Result<Vec<Check>, CaseError> {
-        let pixels = self.case.input::<4>("pixel_values")?;
+        let pixels = self.square_pixels()?;
         let side = pixels.dims()[2];
         let layer = self.case.json["tower_options"]["select_layer"]
             .as_i64()
@@ -142,7 +149,7 @@ impl Bench<'_> {
     }
 
     fn siglip(&self) -> Result<Vec<Check>, CaseError> {
-        let pixels = self.case.input::<4>("pixel_values")?;
+        let pixels = self.square_pixels()?;
         let encoder = self.encoder(pixels.dims()[2], None)?;
         let mut checks = self.traced(&encoder, pixels.clone(), "")?;
         checks.extend(self.native(&encoder, &pixels, "tower_native")?);
@@ -159,7 +166,9 @@ impl Bench<'_> {
             let Some(run) = name.strip_suffix("pixel_values") else {
                 continue;
             };
-            let pixels = self.case.input::<4>(name)?;
+            let pixels = self
+                .case
+                .sized_input::<4>(name, [None, Some(3), None, None])?;
             let encoder = self.encoder(pixels.dims()[2], None)?;
             checks.extend(self.traced(&encoder, pixels.clone(), run)?);
             checks.extend(self.native(&encoder, &pixels, &format!("{run}tower_native"))?);
@@ -169,7 +178,7 @@ impl Bench<'_> {
     }
 
     fn convnext(&self) -> Result<Vec<Check>, CaseError> {
-        let pixels = self.case.input::<4>("pixel_values")?;
+        let pixels = self.square_pixels()?;
         let side = pixels.dims()[2];
         let all = self.encoder(side, Some(Select::AllStages))?;
         let last = self.encoder(side, Some(Select::LastStage))?;

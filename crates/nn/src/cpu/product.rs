@@ -8,14 +8,16 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::math::{dot_bf16, dot_f32};
-use super::{Shared, is_plain_cpu, is_plain_f32, plain, read, slice_of};
+use super::{is_plain_cpu, is_plain_f32, plain, read, slice_of};
 
 /// Rows up to which a product is bound by reading the weight, so that dot products win.
 const FEW_ROWS: usize = 8;
 /// Multiply-adds below which a product is not worth more than one thread.
 const SMALL_PRODUCT: usize = 1 << 16;
 /// Weight rows that are widened to f32 at a time for a product with many rows.
-const PANEL: usize = 256;
+const PANEL: usize = 2048;
+/// Values that one task widens.
+const WIDENED: usize = 1 << 15;
 
 /// Whether [`linear`] takes this product: weights in a reduced format always, f32 weights where
 /// there are few rows and much to read.
@@ -140,47 +142,44 @@ fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize
     }
 }
 
-/// Widens a panel of weight rows at a time into cache and multiplies it in f32.
+/// Widens a panel of weight rows at a time and multiplies it in f32, both on all threads.
+///
+/// The panel is large, because the product packs `x` anew for each.
 fn many_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize; 3]) {
     assert!(x.len() == m * k && weight.len() == n * k && y.len() == m * n);
-    let y = Shared(y.as_mut_ptr());
-    let panels = n.div_ceil(PANEL);
-    (0..panels).into_par_iter().for_each_init(
-        || vec![0f32; PANEL * k],
-        |wide, panel| {
-            let y = &y;
-            let first = panel * PANEL;
-            let width = PANEL.min(n - first);
-            let rows = &weight[first * k..(first + width) * k];
-            W::widen(rows, &mut wide[..width * k]);
-            // SAFETY: reads `m·k` of `x` and `width·k` of `wide`, whose lengths were checked;
-            // writes columns `first..first + width` of the `[m, n]` output, which no other task
-            // touches.
-            unsafe {
-                gemm::gemm(
-                    m,
-                    width,
-                    k,
-                    y.0.add(first),
-                    1,
-                    n as isize,
-                    false,
-                    x.as_ptr(),
-                    1,
-                    k as isize,
-                    wide.as_ptr(),
-                    k as isize,
-                    1,
-                    0.0,
-                    1.0,
-                    false,
-                    false,
-                    false,
-                    Parallelism::None,
-                );
-            }
-        },
-    );
+    let mut wide = vec![0f32; PANEL.min(n) * k];
+    for (panel, rows) in weight.chunks(PANEL * k).enumerate() {
+        let wide = &mut wide[..rows.len()];
+        wide.par_chunks_mut(WIDENED)
+            .zip(rows.par_chunks(WIDENED))
+            .for_each(|(wide, rows)| W::widen(rows, wide));
+        let (first, width) = (panel * PANEL, rows.len() / k);
+        // SAFETY: reads `m·k` of `x` and `width·k` of `wide`, and writes columns
+        // `first..first + width` of the `[m, n]` output; the lengths were checked.
+        unsafe {
+            gemm::gemm(
+                m,
+                width,
+                k,
+                y.as_mut_ptr().add(first),
+                1,
+                n as isize,
+                false,
+                x.as_ptr(),
+                1,
+                k as isize,
+                wide.as_ptr(),
+                k as isize,
+                1,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::Rayon(0),
+            );
+        }
+    }
 }
 
 #[cfg(test)]
