@@ -15,7 +15,7 @@ const ALL: [&str; 4] = ["cuda", "metal", "rocm", "vulkan"];
 const HERE: &[&str] = if cfg!(target_os = "macos") {
     &["metal"]
 } else {
-    &["vulkan", "cuda"]
+    &["vulkan", "cuda", "rocm"]
 };
 
 /// Type-checks the GPU backends that this system can compile.

@@ -64,8 +64,8 @@ pub struct Found {
     pub device: Device,
 }
 
-/// Every device that answers, best first. A backend whose driver is missing panics inside; that
-/// counts as no answer.
+/// Every device that answers, best first; a program that imitates a GPU comes after the CPU. A
+/// backend whose driver is missing panics inside; that counts as no answer.
 pub fn all() -> Vec<Found> {
     let mut found = Vec::new();
     for backend in backends() {
@@ -90,7 +90,20 @@ pub fn all() -> Vec<Found> {
             });
         }
     }
+    found.sort_by_key(|found| imitates_gpu(&found.device));
     found
+}
+
+/// Whether a device is a Vulkan driver that runs on the processor, such as Mesa's lavapipe: far
+/// slower than the CPU backend, and of use only to who names it.
+#[cfg(feature = "vulkan")]
+fn imitates_gpu(device: &Device) -> bool {
+    *device == Device::vulkan(burn::tensor::DeviceKind::Cpu)
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn imitates_gpu(_: &Device) -> bool {
+    false
 }
 
 /// Runs something that may panic, without its message on standard error.

@@ -1,12 +1,6 @@
 //! The one place that prints.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the one place that prints"
-)]
-
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -20,18 +14,18 @@ pub fn data(line: &str) {
 /// Writes a piece of data to standard output at once.
 pub fn piece(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
-        std::process::exit(0);
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        note(&format!("error: cannot write to standard output: {error}"));
+        std::process::exit(1);
     }
 }
 
-/// Writes a line for people to standard error.
+/// Writes a line for people to standard error. Nobody is left to tell if that fails.
 pub fn note(line: &str) {
-    eprintln!("{line}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Whether answers can be shown while they are written.

@@ -98,7 +98,8 @@ impl InLlmConfig {
     /// The decoder layer that the last in-LLM layer follows.
     #[must_use]
     pub fn last_decoder_layer(&self) -> usize {
-        self.start + self.count.saturating_sub(1) * self.stride
+        self.start
+            .saturating_add(self.count.saturating_sub(1).saturating_mul(self.stride))
     }
 }
 
@@ -204,7 +205,8 @@ impl SvaConfig {
         if self.query_grids.is_empty() {
             return Err(contradiction("`query_num_list` is empty".into()));
         }
-        if self.width == 0 || !self.width.is_multiple_of(crate::sampler::HEADS) {
+        if !(1..=1 << 20).contains(&self.width) || !self.width.is_multiple_of(crate::sampler::HEADS)
+        {
             return Err(contradiction(format!(
                 "`vision_hidden_size` {} is no positive multiple of {} heads",
                 self.width,

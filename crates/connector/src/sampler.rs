@@ -66,7 +66,8 @@ impl Sampler {
     ///
     /// # Shapes
     /// - `queries`: `[n, q]`
-    /// - `context`: `[n, c]`, the global context of the picture each query belongs to
+    /// - `context`: `[b, c]`, the global context of each picture; the queries of a picture stand
+    ///   together, `n / b` each
     /// - output: `[n, q]`
     pub fn forward(
         &self,
@@ -144,7 +145,11 @@ impl SamplerLayer {
     }
 
     fn forward(&self, queries: Tensor<2>, context: &Tensor<2>, windows: &Windows) -> Tensor<2> {
+        // Once per picture, then the same for each of its queries.
         let context = self.proj_context.forward(context.clone());
+        let ([b, width], [n, _]) = (context.dims(), queries.dims());
+        let context = context.unsqueeze_dim::<3>(1).expand([b, n / b, width]);
+        let context = context.reshape([n, width]);
         let joined = Tensor::cat(vec![queries.clone(), context], 1);
         let x = self.proj_in.forward(joined.clone());
         let latents = windows

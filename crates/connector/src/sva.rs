@@ -136,12 +136,20 @@ impl Sva {
             .mean_dim(1)
             .reshape([b, width]);
 
+        // Cut once for everybody who looks from the grid of visual tokens.
+        let cells = self.config.token_grid;
+        let needed = !self.in_llm.is_empty() || self.config.query_grids.contains(&cells);
+        let token_windows = if needed {
+            cut(&projected, cells)
+        } else {
+            Vec::new()
+        };
         let groups = (0..self.groups.len())
-            .map(|group| self.run_group(group, &projected, &context, sizes, trace))
+            .map(|group| self.run_group(group, &projected, &token_windows, &context, sizes, trace))
             .collect();
         let joined = Tensor::cat(groups, 2);
         let tokens = FeatureGrid::new(self.projector.forward(joined), self.config.token_grid);
-        let contexts = self.picture_contexts(&projected, &context, sizes, trace)?;
+        let contexts = self.picture_contexts(&token_windows, &context, sizes, trace)?;
         Ok((tokens, contexts))
     }
 
@@ -150,6 +158,7 @@ impl Sva {
         &self,
         group: usize,
         grids: &[FeatureGrid],
+        token_windows: &[Tensor<4>],
         context: &Tensor<2>,
         sizes: &[PictureSize],
         trace: &mut Trace,
@@ -157,10 +166,14 @@ impl Sva {
         let cells = self.config.query_grids[group];
         let [b, width] = context.dims();
         let n = b * cells.len();
-        let latents = grids
-            .iter()
-            .map(|grid| {
-                let windows = grid.clone().windows(cells);
+        let windows = if cells == self.config.token_grid {
+            token_windows.to_vec()
+        } else {
+            cut(grids, cells)
+        };
+        let latents = windows
+            .into_iter()
+            .map(|windows| {
                 let [_, _, k, d] = windows.dims();
                 windows.reshape([n, k, d])
             })
@@ -168,13 +181,9 @@ impl Sva {
         let visible = self.masks(sizes, cells, &Region::whole(cells), &context.device());
         let windows = Windows { latents, visible };
         let query = self.queries.val().slice([group..group + 1, 0..width]);
-        let context = context
-            .clone()
-            .unsqueeze_dim::<3>(1)
-            .expand([b, cells.len(), width]);
         let queries = self.groups[group].forward(
             query.expand([n, width]),
-            &context.reshape([n, width]),
+            context,
             &windows,
             &mut Trace::off(),
         );
@@ -213,7 +222,7 @@ impl Sva {
 
     fn picture_contexts(
         &self,
-        grids: &[FeatureGrid],
+        windows: &[Tensor<4>],
         context: &Tensor<2>,
         sizes: &[PictureSize],
         trace: &mut Trace,
@@ -222,10 +231,6 @@ impl Sva {
             return Ok(Vec::new());
         }
         let cells = self.config.token_grid;
-        let windows: Vec<Tensor<4>> = grids
-            .iter()
-            .map(|grid| grid.clone().windows(cells))
-            .collect();
         let contexts = sizes.iter().enumerate().map(|(i, &size)| {
             let region = visible_region(size, cells)?;
             let latents = windows
@@ -269,11 +274,9 @@ impl Sva {
         cells: std::ops::Range<usize>,
         trace: &mut Trace,
     ) -> Tensor<2> {
-        let n = cells.len();
-        let width = picture.context.dims()[1];
-        let context = picture.context.clone().expand([n, width]);
         let windows = picture.windows.of_cells(cells, picture.grid.len());
-        let updated = self.in_llm[layer].forward(hidden, &context, &windows, &mut Trace::off());
+        let updated =
+            self.in_llm[layer].forward(hidden, &picture.context, &windows, &mut Trace::off());
         trace.record(format_args!("llm_sampler{layer}"), || {
             updated.clone().unsqueeze_dim::<3>(1)
         });
@@ -320,6 +323,12 @@ impl Windows {
             visible,
         }
     }
+}
+
+/// The windows of every encoder under the cells of a grid, `[b, cells, k_i, d]`.
+fn cut(grids: &[FeatureGrid], cells: Grid) -> Vec<Tensor<4>> {
+    let windows = |grid: &FeatureGrid| grid.clone().windows(cells);
+    grids.iter().map(windows).collect()
 }
 
 /// The windows of picture `i` under a region of the cells: `[b, cells, k, d]` → `[r·c, k, d]`.

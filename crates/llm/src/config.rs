@@ -39,6 +39,9 @@ impl DecoderFamily {
 /// Layers beyond which a configuration is a mistake.
 pub const MAX_LAYERS: usize = 1024;
 
+/// Widths, heads and rows beyond which a configuration is a mistake.
+const MAX_SIZE: usize = 1 << 20;
+
 /// A decoder's shape and constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
@@ -155,23 +158,23 @@ impl DecoderConfig {
         })?;
         let max_position = raw.max_position_embeddings.unwrap_or(2048);
         refuse_unbuilt(&raw)?;
-        let heads = at_least_one("num_attention_heads", raw.num_attention_heads)?;
+        let heads = sized("num_attention_heads", raw.num_attention_heads)?;
         let head_dim = match raw.head_dim {
             Some(head_dim) => head_dim,
             None => raw.hidden_size / heads,
         };
         let config = Self {
             family,
-            hidden: at_least_one("hidden_size", raw.hidden_size)?,
+            hidden: sized("hidden_size", raw.hidden_size)?,
             layers: raw.num_hidden_layers,
             heads,
-            kv_heads: at_least_one(
+            kv_heads: sized(
                 "num_key_value_heads",
                 raw.num_key_value_heads.unwrap_or(heads),
             )?,
-            head_dim,
-            intermediate: at_least_one("intermediate_size", raw.intermediate_size)?,
-            vocab: at_least_one("vocab_size", raw.vocab_size)?,
+            head_dim: sized("head_dim", head_dim)?,
+            intermediate: sized("intermediate_size", raw.intermediate_size)?,
+            vocab: sized("vocab_size", raw.vocab_size)?,
             norm_eps: raw.rms_norm_eps,
             rope_theta: raw
                 .rope_theta
@@ -282,16 +285,16 @@ fn read<'a, T: Deserialize<'a>>(json: &'a Value, table: &str) -> Result<T, Decod
     })
 }
 
-fn at_least_one(key: &'static str, value: usize) -> Result<usize, DecoderConfigError> {
-    if value == 0 {
-        let expected = "it must be at least 1".into();
-        return Err(DecoderConfigError::Value {
-            key,
-            found: "0".into(),
-            expected,
-        });
+/// A width or a count that some network may have.
+fn sized(key: &'static str, value: usize) -> Result<usize, DecoderConfigError> {
+    if (1..=MAX_SIZE).contains(&value) {
+        return Ok(value);
     }
-    Ok(value)
+    Err(DecoderConfigError::Value {
+        key,
+        found: value.to_string(),
+        expected: format!("it must be from 1 to {MAX_SIZE}"),
+    })
 }
 
 fn activation(

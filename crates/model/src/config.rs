@@ -287,6 +287,24 @@ impl VisionConfig {
                         "a projector concatenates features, so all must be equal".into(),
                     ));
                 }
+                let features = self.grids[0];
+                let made = match kind {
+                    ProjectorKind::CAbstractor => Grid {
+                        rows: features.rows.div_ceil(2),
+                        cols: features.cols.div_ceil(2),
+                    },
+                    _ => features,
+                };
+                if made != *token_grid {
+                    return Err(wrong(
+                        "image_token_len",
+                        token_grid.len().to_string(),
+                        format!(
+                            "this `mm_projector_type` makes {} tokens of {features} features",
+                            made.len()
+                        ),
+                    ));
+                }
                 ConnectorConfig::Projector(ProjectorConfig {
                     kind: *kind,
                     input: widths.iter().sum(),
@@ -395,7 +413,7 @@ fn square(key: &str, tokens: usize) -> Result<Grid, ModelError> {
         wrong(
             key,
             tokens.to_string(),
-            "token counts must be squares from 1 to 4096²".into(),
+            "token counts must be squares from 1 to 512²".into(),
         )
     })
 }

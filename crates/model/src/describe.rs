@@ -105,7 +105,11 @@ pub fn describe(folder: &Path) -> Result<Description, ModelError> {
     let mut cost = Cost::default();
     let mut widths = Vec::new();
     for (i, name) in config.vision.iter().flat_map(|v| &v.encoders).enumerate() {
-        let spec = EncoderSpec::parse(name)?;
+        let select = config
+            .vision
+            .as_ref()
+            .map_or(-2, |vision| vision.select_layer);
+        let spec = EncoderSpec::parse(name)?.with_select_layer(select);
         let (encoder, bytes) = local_encoder(folder, i, &spec, &device)?;
         cost.encode_flop += encoder_flop(&encoder);
         widths.push(connector_input(&checkpoint, i).unwrap_or_else(|| encoder.width()));
@@ -351,7 +355,9 @@ fn finish_cost(
     cost.weights = parts.iter().map(size).sum::<u64>() + size(decoder);
     let per_value = size(decoder) as f64 / decoder.parameters.max(1) as f64;
     cost.bytes_per_token = (multiplied * per_value) as u64;
-    cost.cache = (config.max_length * decoder_config.cache_bytes_per_token()) as u64;
+    cost.cache = config
+        .max_length
+        .saturating_mul(decoder_config.cache_bytes_per_token()) as u64;
     cost.workspace = (prompt * decoder_config.intermediate * 4 * 3) as u64;
     (cost.measured_flops, cost.measured_bandwidth) = (measure_flops(), measure_bandwidth());
     cost.first_token_seconds = (cost.encode_flop + cost.prefill_flop) / cost.measured_flops;

@@ -16,7 +16,7 @@ use opabinia_llm::{
     Conversation, KvCache, NoHook, Sampler, SamplingOptions, SpecialTokens, Step, StopReason,
     TextStream,
 };
-use opabinia_nn::Trace;
+use opabinia_nn::{RotaryScaling, Trace};
 
 use crate::ModelError;
 use crate::in_llm::{ImagePosition, InLlm};
@@ -282,7 +282,9 @@ impl Model {
         let mut last: Vec<Option<Tensor<2>>> = vec![None; packed.rows.len()];
         let mut slot = cache.len();
         while slot < packed.len() {
-            let end = (slot + generation.prefill_chunk.max(1)).min(packed.len());
+            let end = slot
+                .saturating_add(generation.prefill_chunk.max(1))
+                .min(packed.len());
             let hidden = self
                 .network
                 .decoder
@@ -496,6 +498,12 @@ impl<'a> Session<'a> {
         };
         // Another number of pictures may move the place where in-LLM layers act.
         if (read.pictures.len(), read.rule) != (pictures.len(), rule) {
+            return KvCache::new();
+        }
+        // Keys rotated for another length do not fit a longer sequence.
+        let decoder = &self.model.config.decoder;
+        let dynamic = matches!(decoder.rope_scaling, Some(RotaryScaling::Dynamic { .. }));
+        if dynamic && read.units.len().max(units.len()) > decoder.max_position {
             return KvCache::new();
         }
         let equal = read.units.iter().zip(units).take_while(|(a, b)| a == b);

@@ -71,7 +71,8 @@ impl<'a> InLlm<'a> {
                     };
                     let grid = span.picture.tokens.grid;
                     let tokens = span.picture.tokens.len();
-                    if start + tokens > placed.length {
+                    let end = start.checked_add(tokens);
+                    if end.is_none_or(|end| end > placed.length) {
                         let length = placed.length;
                         return Err(ModelError::ImagePosition {
                             start,

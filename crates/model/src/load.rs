@@ -97,6 +97,7 @@ impl Model {
         let tokenizer = Tokenizer::from_folder(folder)?;
         let (template, template_choice) =
             choose_template(&config, &tokenizer, options.template.as_deref())?;
+        check_marks(&config, &tokenizer)?;
         let checkpoint = Checkpoint::open(folder)?;
         let load = load_options(options);
 
@@ -104,16 +105,21 @@ impl Model {
             Some(vision) => load_encoders(folder, vision, &checkpoint, options)?,
             None => (Vec::new(), Vec::new()),
         };
+        let connector_config = match &config.vision {
+            Some(vision) => {
+                check_widths(vision, &encoders, &checkpoint)?;
+                let widths: Vec<usize> = encoders.iter().map(Encoder::width).collect();
+                Some(vision.connector(&widths, config.decoder.hidden)?)
+            }
+            None => None,
+        };
         let decoder = Decoder::new(&config.decoder, &options.device);
         let (decoder, mut main) =
             load_into(decoder, &checkpoint, &keys::decoder(&config.decoder), &load)?;
         let mut connector = None;
-        if let Some(vision) = &config.vision {
-            check_widths(vision, &encoders, &checkpoint)?;
-            let widths: Vec<usize> = encoders.iter().map(Encoder::width).collect();
-            let connector_config = vision.connector(&widths, config.decoder.hidden)?;
-            let module = Connector::new(&connector_config, &options.device);
-            let map = keys::connector(&connector_config);
+        if let Some(connector_config) = &connector_config {
+            let module = Connector::new(connector_config, &options.device);
+            let map = keys::connector(connector_config);
             let (module, report) = load_into(module, &checkpoint, &map, &load)?;
             main = main.merge(report);
             connector = Some(module);
@@ -145,6 +151,28 @@ fn load_options(options: &LoadModel) -> LoadOptions {
     keys::IGNORED
         .iter()
         .fold(load, |load, pattern| load.ignore(pattern))
+}
+
+/// Marks around pictures must be tokens; as ordinary text they would be another prompt.
+fn check_marks(config: &ModelConfig, tokenizer: &Tokenizer) -> Result<(), ModelError> {
+    if !config
+        .vision
+        .as_ref()
+        .is_some_and(|vision| vision.image_marks)
+    {
+        return Ok(());
+    }
+    let missing = ["<im_start>", "<im_end>"]
+        .into_iter()
+        .find(|mark| tokenizer.token_to_id(mark).is_none());
+    match missing {
+        None => Ok(()),
+        Some(mark) => Err(ModelError::Config {
+            key: "mm_use_im_start_end".into(),
+            found: "true".into(),
+            expected: format!("the tokenizer has no token `{mark}`"),
+        }),
+    }
 }
 
 fn choose_template(

@@ -111,6 +111,14 @@ mod tests {
     }
 
     #[test]
+    fn nan_stays_nan() {
+        for act in ALL {
+            let x = Tensor::<1>::from_floats([f32::NAN], &Device::flex());
+            assert!(act.forward(x).into_scalar::<f32>().is_nan(), "{act:?}");
+        }
+    }
+
+    #[test]
     fn gated_is_a_product() {
         let device = Device::flex();
         let gate = Tensor::<1>::from_floats([-1.0, 0.0, 2.0], &device);

@@ -4,6 +4,8 @@ use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use burn::tensor::{module, ops::ConvOptions};
 
+use crate::linear;
+
 /// A 2-D convolution over `[b, c, h, w]`.
 #[derive(Module, Debug)]
 pub struct Conv2d {
@@ -142,11 +144,7 @@ impl PatchEmbed {
     }
 
     fn project(&self, windows: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-        let y = windows.matmul(weight.transpose());
-        match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
-        }
+        linear::apply(windows, weight, self.bias.as_ref().map(Param::val))
     }
 }
 

@@ -30,7 +30,7 @@ impl Grid {
     }
 
     /// Longest side that a configuration or a flag may ask for; far beyond what memory holds.
-    pub const MAX_SIDE: usize = 4096;
+    pub const MAX_SIDE: usize = 512;
 
     /// The square grid of a published token count, which configurations store instead of a side.
     /// `None` if it is no square, or of a side beyond [`Grid::MAX_SIDE`].
@@ -84,17 +84,14 @@ impl Region {
     ///
     /// The formula, truncations included, is the reference implementation's: for a wide picture
     /// `new_h = ⌊h · (side / w)⌋`, `pad = ⌊(side − new_h) / 2⌋`, rows `pad .. side − pad`. So the
-    /// region may hold one row more than `new_h`. It is empty when the picture is more than `side`
-    /// times longer than wide.
+    /// region may hold one row more than `new_h`. When the picture is more than `side` times longer
+    /// than wide, it is empty if `side` is even, and a single row if it is odd.
     #[must_use]
     pub fn of_picture(width: u32, height: u32, side: usize) -> Self {
         let (w, h) = (f64::from(width), f64::from(height));
         let cells = side as f64;
         let content = |long: f64, short: f64| {
             let kept = (short * (cells / long)) as usize;
-            if kept == 0 {
-                return 0..0;
-            }
             let pad = side.saturating_sub(kept) / 2;
             pad..side - pad
         };

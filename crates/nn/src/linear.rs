@@ -68,24 +68,35 @@ impl Linear {
     }
 
     fn forward_rows(&self, x: Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.val();
-        let bias = self.bias.as_ref().map(Param::val);
-        if cpu::linear_applies(&x, &weight) {
-            return cpu::linear(x, weight, bias);
-        }
-        let y = if weight.dtype() == x.dtype() {
-            x.matmul(weight.transpose())
-        } else {
-            // GPUs multiply in the weight's format; activations come back in their own.
-            let dtype = x.dtype();
-            x.cast(weight.dtype())
-                .matmul(weight.transpose())
-                .cast(dtype)
-        };
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        }
+        apply(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// `x · weightᵀ + bias`, the one product of every linear layer.
+///
+/// # Shapes
+/// - `x`: `[n, d_in]`, `weight`: `[d_out, d_in]`, `bias`: `[d_out]`
+/// - output: `[n, d_out]`
+pub(crate) fn apply(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let y = if cpu::linear_applies(&x, &weight) {
+        cpu::linear(x, weight)
+    } else if weight.dtype() == x.dtype() {
+        x.matmul(weight.transpose())
+    } else if x.device() == Device::flex() {
+        // With gradients on a CPU: computed in f32 as without them.
+        let weight = weight.cast(x.dtype());
+        x.matmul(weight.transpose())
+    } else {
+        // GPUs multiply in the weight's format; activations come back in their own.
+        let dtype = x.dtype();
+        x.cast(weight.dtype())
+            .matmul(weight.transpose())
+            .cast(dtype)
+    };
+    match bias {
+        Some(bias) if cpu::is_plain_f32(&y) && cpu::is_plain_f32(&bias) => cpu::add_bias(y, bias),
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
     }
 }
 

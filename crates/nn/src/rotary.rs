@@ -15,7 +15,9 @@ pub enum RotaryScaling {
         /// Stretch of the context.
         factor: f64,
     },
-    /// NTK-aware: the base grows with the length of the sequence.
+    /// NTK-aware: beyond the trained context the base grows with the length of the sequence, taken
+    /// at each step from the furthest position of the batch, as in the reference. There, and only
+    /// there, chunks and batches are not exactly their whole and their singles.
     Dynamic {
         /// Stretch of the context.
         factor: f64,

@@ -199,6 +199,10 @@ struct Encoded<'a> {
 
 impl Encoded<'_> {
     fn decode(&self, limits: &ImageLimits) -> Result<(RgbImage, LoadInfo), ImageError> {
+        if let Some((width, height)) = self.png_size() {
+            // The decoder reads on to the first pixels before it tells.
+            limits.check_size(&self.name, width, height)?;
+        }
         let mut decoder = self.open(limits)?;
         let (stored_width, stored_height) = decoder.dimensions();
         limits.check_size(&self.name, stored_width, stored_height)?;
@@ -230,6 +234,18 @@ impl Encoded<'_> {
             turn: Turn(orientation),
         };
         Ok((picture, info))
+    }
+
+    /// The size in a PNG's header, which always stands first.
+    fn png_size(&self) -> Option<(u32, u32)> {
+        if self.format != PictureFormat::Png || self.bytes.get(12..16)? != b"IHDR" {
+            return None;
+        }
+        let number = |at: usize| {
+            let bytes = self.bytes.get(at..at + 4)?;
+            Some(u32::from_be_bytes(bytes.try_into().ok()?))
+        };
+        Some((number(16)?, number(20)?))
     }
 
     /// Reads the header, no pixels.
@@ -337,6 +353,10 @@ fn kind_text(error: &UnsupportedError) -> String {
 
 /// Whether the decoder met the end of the data before the end of the picture.
 fn is_cut_off(error: &image::ImageError) -> bool {
+    // This variant passes over the error it holds when asked for its source.
+    if let image::ImageError::IoError(io) = error {
+        return io.kind() == ErrorKind::UnexpectedEof;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error

@@ -202,6 +202,11 @@ impl Bench<'_> {
             let ours = answer.text.as_str();
             checks.push(equal(&format!("{name}.greedy_text"), &ours, &text.as_str()));
         }
+        let vocab = self.model.config.decoder.vocab;
+        if let Some(id) = expected.iter().find(|&&id| id as usize >= vocab) {
+            let reason = format!("greedy id {id} of run `{name}` is no row of the embedding table");
+            return Err(self.case.wrong(reason));
+        }
         let Some(steps) = &run.step_logits_steps else {
             return Ok(checks);
         };

@@ -2,8 +2,9 @@
 
 use burn::prelude::*;
 use opabinia_connector::config::ProjectorConfig;
-use opabinia_connector::sampler::Windows;
+use opabinia_connector::sampler::{HEADS, Windows};
 use opabinia_connector::{LayerType, Projector, ProjectorKind, Sampler, SamplerConfig};
+use opabinia_llm::config::MAX_LAYERS;
 use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_weights::{Checkpoint, LoadOptions, load_into};
 use serde::Deserialize;
@@ -35,6 +36,14 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
         "sep" => LayerType::Separate,
         other => return Err(case.wrong(format!("layer type `{other}` is not known"))),
     };
+    let sides = 1..=Grid::MAX_SIDE;
+    if raw.vision_hidden_size == 0
+        || !raw.vision_hidden_size.is_multiple_of(HEADS)
+        || !(1..=MAX_LAYERS).contains(&raw.num_layers)
+        || !raw.kv_size_list.iter().all(|side| sides.contains(side))
+    {
+        return Err(case.wrong("config.json describes no sampler that can be built"));
+    }
     let config = SamplerConfig {
         query_width: raw.q_dim,
         context_width: raw.context_dim,

@@ -110,6 +110,16 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
     let [b, heads, queries, d] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let d_value = v.dims()[3];
+    assert_eq!(
+        k.dims(),
+        [b, kv_heads, keys, d],
+        "keys that do not fit the queries"
+    );
+    assert_eq!(
+        v.dims(),
+        [b, kv_heads, keys, d_value],
+        "values that do not fit the keys"
+    );
     let sizes = Sizes {
         heads,
         group: heads / kv_heads,
@@ -218,6 +228,9 @@ fn attend(
     let q_rows = q.from(at.batch, at.head, at.rows.start);
     let k_rows = k.from(at.batch, at.head / group, 0);
     let v_rows = v.from(at.batch, at.head / group, 0);
+    if reach == 0 {
+        return; // Nothing is seen, and the output is already zero.
+    }
     let scores = &mut scores[..n * reach];
     if n <= FEW_QUERIES {
         for (i, row) in scores.chunks_exact_mut(reach).enumerate() {

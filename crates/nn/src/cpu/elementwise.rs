@@ -36,7 +36,8 @@ fn activate_body<const FMA: bool>(x: &mut [f32], act: Activation) {
                     for v in x {
                         let bounded = v.max(-80.0);
                         let y = apply::<FMA>(Activation::$variant, bounded);
-                        *v = if *v < -80.0 { 0.0 } else if *v > 80.0 { *v } else { y };
+                        // NaN fails both comparisons and stays what it is.
+                        *v = if *v < -80.0 { 0.0 } else if *v <= 80.0 { y } else { *v };
                     }
                 })*
             }
@@ -55,6 +56,15 @@ fn multiply_body<const FMA: bool>(x: &mut [f32], y: &[f32]) {
 }
 
 per_level! { fn multiply_slice = multiply_body(x: &mut [f32], y: &[f32]) }
+
+#[inline(always)]
+fn add_body<const FMA: bool>(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += *y;
+    }
+}
+
+per_level! { fn add_slice = add_body(x: &mut [f32], y: &[f32]) }
 
 #[inline(always)]
 fn rms_norm_body<const FMA: bool>(row: &mut [f32], weight: &[f32], eps: f32) {
@@ -109,6 +119,24 @@ pub fn activate_gated<const D: usize>(
                     activate_slice(gate, act);
                     multiply_slice(gate, up);
                 });
+        })
+    })
+}
+
+/// Adds `bias` (`[n]`) to every row of `y` (`[m, n]`).
+///
+/// # Panics
+/// If a tensor is not [plain](super::is_plain_f32), or the widths differ.
+#[must_use]
+pub fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let [_, n] = y.dims();
+    assert_eq!(bias.dims(), [n], "a bias of another width");
+    if n == 0 {
+        return y;
+    }
+    read(bias, |bias| {
+        edit(y, |values| {
+            for_rows(values, n, |_, row| add_slice(row, bias));
         })
     })
 }

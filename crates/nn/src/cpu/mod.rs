@@ -26,7 +26,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 
 pub use attention::attention;
-pub use elementwise::{activate, activate_gated, rms_norm, rotate};
+pub use elementwise::{activate, activate_gated, add_bias, rms_norm, rotate};
 pub use product::{linear, linear_applies};
 
 /// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.
@@ -135,18 +135,23 @@ fn read<const D: usize, R>(x: Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
 /// Changes the values in place where the tensor owns them alone, in a copy where it does not.
 fn edit<const D: usize>(x: Tensor<D>, f: impl FnOnce(&mut [f32])) -> Tensor<D> {
     let (shape, device) = (x.dims(), x.device());
+    let count: usize = shape.iter().product();
     let mut tensor = plain(x);
-    let whole = tensor.layout().contiguous_offsets() == Some((0, shape.iter().product()));
-    if whole
-        && let Some(values) = tensor.try_storage_mut::<f32>()
-        && values.len() == shape.iter().product::<usize>()
-    {
-        f(values);
-        return Tensor::from_primitive::<Flex>(tensor);
+    let whole = tensor.layout().contiguous_offsets() == Some((0, count));
+    if !whole || tensor.bytes().len() != count * size_of::<f32>() {
+        tensor = tensor.to_contiguous(); // A copy that nobody else owns.
     }
-    let mut values = slice_of::<f32>(&tensor.to_contiguous()).to_vec();
-    f(&mut values);
-    Tensor::from_data(TensorData::new(values, shape), &device)
+    match tensor.try_storage_mut::<f32>() {
+        Some(values) if values.len() == count => {
+            f(values);
+            Tensor::from_primitive::<Flex>(tensor)
+        }
+        _ => {
+            let mut values = slice_of::<f32>(&tensor).to_vec();
+            f(&mut values);
+            Tensor::from_data(TensorData::new(values, shape), &device)
+        }
+    }
 }
 
 /// A pointer into an output that tasks share; each writes its own part.

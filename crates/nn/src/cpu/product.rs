@@ -14,8 +14,8 @@ use super::{is_plain_cpu, is_plain_f32, plain, read, slice_of};
 const FEW_ROWS: usize = 8;
 /// Multiply-adds below which a product is not worth more than one thread.
 const SMALL_PRODUCT: usize = 1 << 16;
-/// Weight rows that are widened to f32 at a time for a product with many rows.
-const PANEL: usize = 2048;
+/// Weights that are widened to f32 at a time for a product with many rows.
+const PANEL: usize = 1 << 23;
 /// Values that one task widens.
 const WIDENED: usize = 1 << 15;
 
@@ -34,34 +34,34 @@ pub fn linear_applies(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
     }
 }
 
-/// `x · weightᵀ + bias` with the weight in f32, bf16 or f16 and everything else in f32.
+/// `x · weightᵀ` with the weight in f32, bf16 or f16 and everything else in f32.
 ///
 /// # Shapes
-/// - `x`: `[m, k]`, `weight`: `[n, k]`, `bias`: `[n]`
+/// - `x`: `[m, k]`, `weight`: `[n, k]`
 /// - output: `[m, n]`
 ///
 /// # Panics
 /// Where [`linear_applies`] is false, or the shapes do not fit: a wiring mistake.
 #[must_use]
-pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let device = x.device();
     let ([m, k], [n, k_weight]) = (x.dims(), weight.dims());
     assert_eq!(
         k, k_weight,
         "a linear layer of width {k_weight} was given width {k}"
     );
-    let weight = plain(weight).to_contiguous();
+    let mut weight = plain(weight);
+    // A view that is dense in itself is read where it lies.
+    if weight.layout().contiguous_offsets().is_none() {
+        weight = weight.to_contiguous();
+    }
     let values = read(x, |x| match weight.dtype() {
         DType::F32 => product(x, slice_of::<f32>(&weight), [m, k, n]),
         DType::BF16 => product(x, slice_of::<bf16>(&weight), [m, k, n]),
         DType::F16 => product(x, slice_of::<f16>(&weight), [m, k, n]),
         other => panic!("no CPU product with {other:?} weights"),
     });
-    let y = Tensor::from_data(TensorData::new(values, [m, n]), &device);
-    match bias {
-        Some(bias) => y + bias.unsqueeze(),
-        None => y,
-    }
+    Tensor::from_data(TensorData::new(values, [m, n]), &device)
 }
 
 /// A stored weight format: how a row is dotted and how it is widened.
@@ -147,13 +147,14 @@ fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize
 /// The panel is large, because the product packs `x` anew for each.
 fn many_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize; 3]) {
     assert!(x.len() == m * k && weight.len() == n * k && y.len() == m * n);
-    let mut wide = vec![0f32; PANEL.min(n) * k];
-    for (panel, rows) in weight.chunks(PANEL * k).enumerate() {
+    let panel_rows = (PANEL / k).clamp(256, 4096).min(n);
+    let mut wide = vec![0f32; panel_rows * k];
+    for (panel, rows) in weight.chunks(panel_rows * k).enumerate() {
         let wide = &mut wide[..rows.len()];
         wide.par_chunks_mut(WIDENED)
             .zip(rows.par_chunks(WIDENED))
             .for_each(|(wide, rows)| W::widen(rows, wide));
-        let (first, width) = (panel * PANEL, rows.len() / k);
+        let (first, width) = (panel * panel_rows, rows.len() / k);
         // SAFETY: reads `m·k` of `x` and `width·k` of `wide`, and writes columns
         // `first..first + width` of the `[m, n]` output; the lengths were checked.
         unsafe {
