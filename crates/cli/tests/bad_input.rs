@@ -436,6 +436,14 @@ fn a_configuration_that_contradicts_the_weights() {
     ask_copy(&copy).fails_with(1, &["vocab_size"]);
 }
 
+/// As ordinary text the marks would make another prompt.
+#[test]
+fn marks_that_the_tokenizer_does_not_know() {
+    let copy = Copy::of_model();
+    copy.configure(json!({"mm_use_im_start_end": true}));
+    ask_copy(&copy).fails_with(1, &["mm_use_im_start_end", "<im_start>"]);
+}
+
 #[test]
 fn an_unknown_encoder_in_the_configuration() {
     let copy = Copy::of_model();

@@ -515,6 +515,25 @@ mod tests {
         assert!(with("mm_vision_tower_aux_token_len_list", json!([576])).contains("4 encoders"));
     }
 
+    /// The abstractor halves the sides, so 24² features make 144 tokens and no other number.
+    #[test]
+    fn token_counts_are_those_the_projector_makes() {
+        let connector = |tokens: usize| {
+            let mut json = cambrian_8b();
+            json["mm_projector_type"] = json!("CAbstractor");
+            json["mm_vision_tower_aux_token_len_list"] = json!([576, 576, 576, 576]);
+            json["image_token_len"] = json!(tokens);
+            let vision = ModelConfig::from_json(&json).unwrap().vision.unwrap();
+            vision.connector(&[1152, 1024, 1536, 5760], 4096)
+        };
+        assert!(connector(144).is_ok());
+        let error = connector(576).unwrap_err().to_string();
+        assert!(
+            error.contains("`image_token_len`") && error.contains("144"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_plain_language_model_has_no_eyes() {
         let mut json = cambrian_8b();

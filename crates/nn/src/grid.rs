@@ -251,6 +251,13 @@ mod tests {
         assert!(Region::of_picture(1, 20_000, 24).grid().is_empty());
     }
 
+    /// ⌊27 / 2⌋ = 13 cells of padding on either side leave one row of 27.
+    #[test]
+    fn a_line_on_an_odd_grid_keeps_its_middle_row() {
+        let line = Region::of_picture(20_000, 1, 27);
+        assert_eq!((line.rows, line.cols), (13..14, 0..27));
+    }
+
     #[test]
     fn token_counts_are_squares() {
         assert_eq!(Grid::from_token_count(576), Some(Grid::square(24)));
