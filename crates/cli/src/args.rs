@@ -14,9 +14,10 @@ use crate::failure::Failure;
 /// Which model, and how it is loaded.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// Model folder, or a name on the Hugging Face hub such as `nyu-visionx/cambrian-8b`.
+    /// Model folder, or a name on the Hugging Face hub such as `nyu-visionx/cambrian-8b`; without
+    /// it, the small model that ships with the program.
     #[arg(short, long, env = "OPABINIA_MODEL")]
-    pub model: String,
+    pub model: Option<String>,
     /// Weights of a vision encoder, `NAME=PATH`; NAME is its published name or its position.
     ///
     /// Without it they are looked for inside the checkpoint, in `towers/` of the model folder, and

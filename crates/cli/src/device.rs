@@ -124,6 +124,20 @@ pub fn compiled() -> (Vec<&'static str>, Vec<&'static str>) {
     )
 }
 
+/// The devices that training may use: one if the name says which, else all of that kind.
+pub fn of_kind(name: &str) -> Result<Vec<Device>, Failure> {
+    let first = find(name)?;
+    if name.contains(':') || first.name == "cpu" {
+        return Ok(vec![first.device]);
+    }
+    let kind = |name: &str| name.split(':').next().map(str::to_owned);
+    let wanted = kind(&first.name);
+    let same = all()
+        .into_iter()
+        .filter(|found| kind(&found.name) == wanted);
+    Ok(same.map(|found| found.device).collect())
+}
+
 /// Finds the device that a name means: `auto`, `cpu`, `cuda`, `cuda:1`, …
 pub fn find(name: &str) -> Result<Found, Failure> {
     if name == "cpu" {

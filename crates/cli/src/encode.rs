@@ -63,7 +63,7 @@ impl Encode {
         let found = device::find(&self.device)?;
         let weights = match &self.weights {
             Some(path) => PathBuf::from(path),
-            None => hub::resolve(spec.entry.repo, None, &[])?,
+            None => hub::resolve(spec.entry.repository()?, None, &[])?,
         };
         let options = LoadOptions::new(self.dtype.into()).on_device(&found.device);
         let (encoder, report) = load_encoder(&spec, &weights, &options)?;

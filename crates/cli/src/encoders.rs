@@ -26,7 +26,7 @@ impl Encoders {
                     "name": row.name, "family": row.family.to_string(), "side": row.side,
                     "stride": row.stride, "rows": row.grid.rows, "cols": row.grid.cols,
                     "width": row.width, "layers": row.layers, "parameters": row.parameters,
-                    "licence": row.licence,
+                    "licence": row.licence, "repo": row.repo,
                 });
                 output::data(&line.to_string());
             }
@@ -44,6 +44,11 @@ impl Encoders {
                     row.width.to_string(),
                     output::count(row.parameters),
                     row.licence.to_string(),
+                    match row.repo {
+                        Some(_) => "hub",
+                        None => "with their model",
+                    }
+                    .to_string(),
                 ]
             })
             .collect();
@@ -56,6 +61,7 @@ impl Encoders {
             "width",
             "parameters",
             "licence",
+            "weights",
         ];
         output::data(&output::table(&header, &rows));
         Ok(ExitCode::SUCCESS)

@@ -8,17 +8,20 @@ use opabinia_weights::hub;
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
-use crate::{device, output};
+use crate::{device, output, shipped};
 
 /// Loads the model that the flags name.
 pub fn model(args: &ModelArgs, verbose: bool) -> Result<Model, Failure> {
     let start = Instant::now();
-    let folder = hub::resolve(&args.model, None, &[]).map_err(|error| {
-        Failure::from(error).hint(
-            "pass a model folder (it holds config.json), or a name on the Hugging Face hub; \
-             `opabinia model pull NAME` downloads one",
-        )
-    })?;
+    let folder = match &args.model {
+        Some(name) => hub::resolve(name, None, &[]).map_err(|error| {
+            Failure::from(error).hint(
+                "pass a model folder (it holds config.json), or a name on the Hugging Face hub; \
+                 `opabinia model pull NAME` downloads one",
+            )
+        })?,
+        None => shipped::model()?,
+    };
     let found = device::find(&args.device)?;
     let options = LoadModel {
         dtype: args.dtype.into(),

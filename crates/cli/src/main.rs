@@ -19,6 +19,10 @@ mod load;
 mod output;
 mod parity;
 mod pull;
+mod shipped;
+mod train;
+mod watch;
+mod world;
 
 use std::process::ExitCode;
 
@@ -59,6 +63,11 @@ enum Verb {
     /// Fetch and inspect models.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Train what a recipe says, and draw the curves of runs.
+    Train(train::Train),
+    /// Make and show the small world: pictures with exact ground truth, and questions.
+    #[command(subcommand)]
+    World(world::World),
     /// Prove that this program computes what the reference computed.
     Parity(parity::Parity),
     /// Show devices, processor, memory and caches, and what is wrong with them.
@@ -83,6 +92,8 @@ fn main() -> ExitCode {
         Verb::Encoders(verb) => verb.run(),
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
+        Verb::Train(verb) => verb.run(),
+        Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
     };

@@ -45,7 +45,11 @@ impl Pull {
         };
         for name in &vision.encoders {
             let spec = EncoderSpec::parse(name)?;
-            let found = hub::resolve(spec.entry.repo, None, &[])?;
+            // Some encoders are published with their model only, and came with the folder.
+            let Ok(repository) = spec.entry.repository() else {
+                continue;
+            };
+            let found = hub::resolve(repository, None, &[])?;
             output::data(&found.display().to_string());
         }
         Ok(())

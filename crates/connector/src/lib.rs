@@ -7,25 +7,27 @@
 //! picture's square is cropped away and every row of visual tokens gets a learned end-of-row token.
 //!
 //! A connector knows neither pictures nor words: it is given [`FeatureGrid`]s and the sizes of the
-//! pictures, and gives [`VisualTokens`].
+//! pictures, and gives visual tokens ([`Connected`]) of any number of pictures at once.
 
 pub mod config;
 pub mod layout;
+pub mod look;
 pub mod projector;
 pub mod sampler;
 pub mod sva;
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
-use opabinia_nn::{FeatureGrid, Trace};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
 
 pub use config::{
     ConnectorConfig, ConnectorError, InLlmConfig, LayerType, ProjectorKind, SvaConfig,
 };
-pub use layout::{PictureSize, VisualTokens};
+pub use layout::PictureSize;
+pub use look::{Look, PictureContext};
 pub use projector::Projector;
-pub use sampler::{Sampler, SamplerConfig};
-pub use sva::{PictureContext, Sva};
+pub use sampler::{GlobalContext, Sampler, SamplerConfig};
+pub use sva::Sva;
 
 /// A connector of either kind, with its end-of-row token.
 #[derive(Module, Debug)]
@@ -45,13 +47,52 @@ pub enum ConnectorKind {
     Projector(Projector),
 }
 
-/// What a connector makes of a batch of pictures.
+/// What a connector makes of some pictures.
 #[derive(Clone, Debug)]
 pub struct Connected {
-    /// One block of visual tokens per picture.
-    pub tokens: Vec<VisualTokens>,
-    /// What in-LLM layers look at, one per picture; empty where there are no such layers.
-    pub contexts: Vec<PictureContext>,
+    /// `[n, hidden]`, the visual tokens of the pictures one after the other. Those of a picture are
+    /// `rows · (cols + 1)`, row-major; the last of each row is the end-of-row token.
+    pub tokens: Tensor<2>,
+    /// Per picture the rows and columns that show it, end-of-row tokens not counted.
+    pub grids: Vec<Grid>,
+    /// What in-LLM layers look at, where there are such layers.
+    pub context: Option<PictureContext>,
+}
+
+impl Connected {
+    /// Puts pictures that were connected at different times behind each other.
+    ///
+    /// `None` without pictures, or if only some of them have a context.
+    #[must_use]
+    pub fn join(parts: &[&Self]) -> Option<Self> {
+        if let [one] = parts {
+            return Some((*one).clone());
+        }
+        let contexts: Vec<&PictureContext> = parts
+            .iter()
+            .filter_map(|part| part.context.as_ref())
+            .collect();
+        if parts.is_empty() || !(contexts.is_empty() || contexts.len() == parts.len()) {
+            return None;
+        }
+        let tokens = parts.iter().map(|part| part.tokens.clone()).collect();
+        let grids = parts.iter().flat_map(|part| part.grids.iter().copied());
+        Some(Self {
+            tokens: Tensor::cat(tokens, 0),
+            grids: grids.collect(),
+            context: PictureContext::join(&contexts),
+        })
+    }
+
+    /// First visual token of each picture, and behind the last one their number.
+    #[must_use]
+    pub fn starts(&self) -> Vec<usize> {
+        let mut starts = vec![0];
+        for &grid in &self.grids {
+            starts.push(starts[starts.len() - 1] + layout::token_count(grid));
+        }
+        starts
+    }
 }
 
 impl Connector {
@@ -86,13 +127,17 @@ impl Connector {
         sizes: &[PictureSize],
         trace: &mut Trace,
     ) -> Result<Connected, ConnectorError> {
-        let (grid, contexts) = match &self.kind {
+        let (grid, context) = match &self.kind {
             ConnectorKind::Sva(sva) => sva.forward(grids, sizes, trace)?,
-            ConnectorKind::Projector(projector) => (projector.forward(grids), Vec::new()),
+            ConnectorKind::Projector(projector) => (projector.forward(grids), None),
         };
         trace.record(format_args!("mm_projector"), || grid.features.clone());
-        let tokens = layout::lay_out(&grid, sizes, &self.newline.val())?;
-        Ok(Connected { tokens, contexts })
+        let (tokens, grids) = layout::lay_out(grid, sizes, self.newline.val())?;
+        Ok(Connected {
+            tokens,
+            grids,
+            context,
+        })
     }
 
     /// The aggregator, if this is one; in-LLM layers belong to it.

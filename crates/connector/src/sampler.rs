@@ -12,6 +12,7 @@ use opabinia_nn::attention::{AttentionMask, attention};
 use opabinia_nn::{Activation, LayerNorm, Linear, Mlp, Trace};
 
 use crate::LayerType;
+use crate::layout::indices;
 
 /// Attention heads of every layer, whatever its width.
 pub const HEADS: usize = 16;
@@ -44,6 +45,54 @@ pub struct Windows {
     pub visible: Option<Vec<Tensor<2, Bool>>>,
 }
 
+/// The global context of each picture, and which queries belong to which.
+#[derive(Clone, Debug)]
+pub struct GlobalContext {
+    /// `[p, c]`.
+    pictures: Tensor<2>,
+    /// The picture of each query; `None` if the queries of a picture stand together, the pictures
+    /// in their order and equally many for each.
+    owners: Option<Tensor<1, Int>>,
+}
+
+impl GlobalContext {
+    /// Equally many queries for each of the `p` pictures of `[p, c]`, which stand together.
+    #[must_use]
+    pub fn even(pictures: Tensor<2>) -> Self {
+        Self {
+            pictures,
+            owners: None,
+        }
+    }
+
+    /// Query `i` belongs to picture `owners[i]` of `[p, c]`.
+    #[must_use]
+    pub fn owned(pictures: Tensor<2>, owners: &[usize]) -> Self {
+        let each = owners.len() / pictures.dims()[0].max(1);
+        let even = owners
+            .iter()
+            .enumerate()
+            .all(|(query, owner)| query.checked_div(each) == Some(*owner));
+        let owners = (!even).then(|| indices(owners, &pictures.device()));
+        Self { pictures, owners }
+    }
+
+    /// The contexts themselves, `[p, c]`.
+    pub(crate) fn pictures(&self) -> Tensor<2> {
+        self.pictures.clone()
+    }
+
+    /// A function of the contexts, `[p, d]`, for each of `n` queries, `[n, d]`.
+    pub(crate) fn spread(&self, of_pictures: Tensor<2>, n: usize) -> Tensor<2> {
+        if let Some(owners) = &self.owners {
+            return of_pictures.select(0, owners.clone());
+        }
+        let [p, d] = of_pictures.dims();
+        let each = of_pictures.unsqueeze_dim::<3>(1).expand([p, n / p, d]);
+        each.reshape([n, d])
+    }
+}
+
 /// A stack of layers that refine the same queries.
 #[derive(Module, Debug)]
 pub struct Sampler {
@@ -66,23 +115,39 @@ impl Sampler {
     ///
     /// # Shapes
     /// - `queries`: `[n, q]`
-    /// - `context`: `[b, c]`, the global context of each picture; the queries of a picture stand
-    ///   together, `n / b` each
     /// - output: `[n, q]`
     pub fn forward(
         &self,
         mut queries: Tensor<2>,
-        context: &Tensor<2>,
+        context: &GlobalContext,
         windows: &Windows,
         trace: &mut Trace,
     ) -> Tensor<2> {
         for (i, layer) in self.layers.iter().enumerate() {
-            queries = layer.forward(queries, context, windows);
+            queries = layer.change(queries.clone(), context, windows) + queries;
             trace.record(format_args!("layer{i}"), || {
                 queries.clone().unsqueeze_dim::<3>(1)
             });
         }
         queries
+    }
+
+    /// What [`forward`](Self::forward) adds to the queries, for a caller that has them already.
+    ///
+    /// # Shapes
+    /// - `queries`: `[n, q]`
+    /// - output: `[n, q]`
+    #[must_use]
+    pub fn change(
+        &self,
+        queries: Tensor<2>,
+        context: &GlobalContext,
+        windows: &Windows,
+    ) -> Tensor<2> {
+        if let [only] = &self.layers[..] {
+            return only.change(queries, context, windows);
+        }
+        self.forward(queries.clone(), context, windows, &mut Trace::off()) - queries
     }
 }
 
@@ -144,13 +209,12 @@ impl SamplerLayer {
         }
     }
 
-    fn forward(&self, queries: Tensor<2>, context: &Tensor<2>, windows: &Windows) -> Tensor<2> {
+    /// What the layer adds to its queries.
+    fn change(&self, queries: Tensor<2>, context: &GlobalContext, windows: &Windows) -> Tensor<2> {
+        let n = queries.dims()[0];
         // Once per picture, then the same for each of its queries.
-        let context = self.proj_context.forward(context.clone());
-        let ([b, width], [n, _]) = (context.dims(), queries.dims());
-        let context = context.unsqueeze_dim::<3>(1).expand([b, n / b, width]);
-        let context = context.reshape([n, width]);
-        let joined = Tensor::cat(vec![queries.clone(), context], 1);
+        let projected = self.proj_context.forward(context.pictures());
+        let joined = Tensor::cat(vec![queries, context.spread(projected, n)], 1);
         let x = self.proj_in.forward(joined.clone());
         let latents = windows
             .latents
@@ -166,7 +230,7 @@ impl SamplerLayer {
             Aggregation::Joint(net) => net.forward(x.clone(), &latents, visible),
             Aggregation::Separate(net) => net.forward(x.clone(), joined, &latents, visible),
         };
-        self.proj_out.forward(self.norm.forward(x + seen)) + queries
+        self.proj_out.forward(self.norm.forward(x + seen))
     }
 }
 

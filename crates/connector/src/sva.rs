@@ -11,8 +11,9 @@ use burn::prelude::*;
 use opabinia_nn::{Activation, FeatureGrid, Grid, LayerNorm, Mlp, Region, Trace};
 
 use crate::config::{ConnectorError, InLlmConfig, SvaConfig};
-use crate::layout::{PictureSize, visible_region};
-use crate::sampler::{Sampler, SamplerConfig, Windows};
+use crate::layout::{PictureSize, indices, visible_region};
+use crate::look::{Look, PictureContext};
+use crate::sampler::{GlobalContext, Sampler, SamplerConfig, Windows};
 
 /// Brings one encoder's features to the connector's width.
 #[derive(Module, Debug)]
@@ -38,17 +39,6 @@ pub struct Sva {
     pub in_llm: Vec<Sampler>,
     #[module(skip)]
     config: SvaConfig,
-}
-
-/// What the in-LLM layers look at for one picture: the windows under its visible cells.
-#[derive(Clone, Debug)]
-pub struct PictureContext {
-    /// Under the visible cells, row-major.
-    pub windows: Windows,
-    /// The global context feature, `[1, V]`.
-    pub context: Tensor<2>,
-    /// The visible cells.
-    pub grid: Grid,
 }
 
 impl Sva {
@@ -105,7 +95,7 @@ impl Sva {
     ///
     /// # Shapes
     /// - `grids[i]`: `[b, n_i, D_i]`
-    /// - output: `[b, S·S, H]`, and per picture what in-LLM layers will look at
+    /// - output: `[b, S·S, H]`, and what in-LLM layers will look at if there are any
     ///
     /// # Errors
     /// If a picture has no visible cell.
@@ -114,7 +104,7 @@ impl Sva {
         grids: &[FeatureGrid],
         sizes: &[PictureSize],
         trace: &mut Trace,
-    ) -> Result<(FeatureGrid, Vec<PictureContext>), ConnectorError> {
+    ) -> Result<(FeatureGrid, Option<PictureContext>), ConnectorError> {
         let projected: Vec<FeatureGrid> = grids
             .iter()
             .zip(&self.encoders)
@@ -149,8 +139,12 @@ impl Sva {
             .collect();
         let joined = Tensor::cat(groups, 2);
         let tokens = FeatureGrid::new(self.projector.forward(joined), self.config.token_grid);
-        let contexts = self.picture_contexts(&token_windows, &context, sizes, trace)?;
-        Ok((tokens, contexts))
+        if self.in_llm.is_empty() {
+            return Ok((tokens, None));
+        }
+        let context = self.picture_context(token_windows, context, sizes)?;
+        context.record(trace);
+        Ok((tokens, Some(context)))
     }
 
     /// One query group on its own grid, then resampled to the grid of visual tokens.
@@ -178,12 +172,13 @@ impl Sva {
                 windows.reshape([n, k, d])
             })
             .collect();
-        let visible = self.masks(sizes, cells, &Region::whole(cells), &context.device());
+        let regions = vec![Region::whole(cells); sizes.len()];
+        let visible = self.masks(sizes, cells, &regions, &context.device());
         let windows = Windows { latents, visible };
         let query = self.queries.val().slice([group..group + 1, 0..width]);
         let queries = self.groups[group].forward(
             query.expand([n, width]),
-            context,
+            &GlobalContext::even(context.clone()),
             &windows,
             &mut Trace::off(),
         );
@@ -194,7 +189,8 @@ impl Sva {
         grid.resample(self.config.token_grid).features
     }
 
-    /// Which features the windows under `region` of `cells` may show, for each encoder.
+    /// Which features the windows under a region of `cells` may show, for each encoder, the pictures
+    /// one after the other.
     ///
     /// A feature of padding is hidden, except in windows that show nothing else: those see all.
     /// `None` if no picture has padding.
@@ -202,54 +198,56 @@ impl Sva {
         &self,
         sizes: &[PictureSize],
         cells: Grid,
-        region: &Region,
+        regions: &[Region],
         device: &Device,
     ) -> Option<Vec<Tensor<2, Bool>>> {
         if sizes.iter().all(|size| size.width == size.height) {
             return None;
         }
+        let queries: usize = regions.iter().map(|region| region.grid().len()).sum();
         let mask = |grid: &Grid| {
             let side = grid.rows / cells.rows;
             let visible: Vec<bool> = sizes
                 .iter()
-                .flat_map(|size| window_mask(*size, grid.rows, side, region))
+                .zip(regions)
+                .flat_map(|(size, region)| window_mask(*size, grid.rows, side, region))
                 .collect();
-            let shape = [sizes.len() * region.grid().len(), side * side];
-            Tensor::from_data(TensorData::new(visible, shape), device)
+            Tensor::from_data(TensorData::new(visible, [queries, side * side]), device)
         };
         Some(self.config.encoder_grids.iter().map(mask).collect())
     }
 
-    fn picture_contexts(
+    /// What in-LLM layers look at: of `windows` (`[b, cells, k_i, d]`) those under visible cells.
+    fn picture_context(
         &self,
-        windows: &[Tensor<4>],
-        context: &Tensor<2>,
+        windows: Vec<Tensor<4>>,
+        context: Tensor<2>,
         sizes: &[PictureSize],
-        trace: &mut Trace,
-    ) -> Result<Vec<PictureContext>, ConnectorError> {
-        if self.in_llm.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<PictureContext, ConnectorError> {
         let cells = self.config.token_grid;
-        let contexts = sizes.iter().enumerate().map(|(i, &size)| {
-            let region = visible_region(size, cells)?;
-            let latents = windows
-                .iter()
-                .map(|all| crop_windows(all.clone(), i, cells, &region))
-                .collect();
-            let visible = self.masks(&[size], cells, &region, &context.device());
-            let width = context.dims()[1];
-            Ok(PictureContext {
-                windows: Windows { latents, visible },
-                context: context.clone().slice([i..i + 1, 0..width]),
-                grid: region.grid(),
-            })
+        let regions = sizes
+            .iter()
+            .map(|&size| visible_region(size, cells))
+            .collect::<Result<Vec<_>, _>>()?;
+        let device = context.device();
+        let rows = visible_rows(&regions, cells);
+        let rows = (rows.len() < sizes.len() * cells.len()).then(|| indices(&rows, &device));
+        let latents = windows.into_iter().map(|all| {
+            let [b, n, k, d] = all.dims();
+            let all = all.reshape([b * n, k, d]);
+            match &rows {
+                Some(rows) => all.select(0, rows.clone()),
+                None => all,
+            }
         });
-        let contexts = contexts.collect::<Result<Vec<_>, ConnectorError>>()?;
-        if let Some(first) = contexts.first() {
-            first.record(trace);
-        }
-        Ok(contexts)
+        Ok(PictureContext {
+            windows: Windows {
+                latents: latents.collect(),
+                visible: self.masks(sizes, cells, &regions, &device),
+            },
+            context,
+            grids: regions.iter().map(Region::grid).collect(),
+        })
     }
 
     /// Which in-LLM layer follows a decoder layer.
@@ -260,68 +258,24 @@ impl Sva {
             .and_then(|layers: InLlmConfig| layers.after(decoder_layer))
     }
 
-    /// Lets some of a picture's visual tokens, inside the language model, look again.
+    /// Lets visual tokens, inside the language model, look again; returns what to add to them.
     ///
     /// # Shapes
-    /// - `hidden`: `[n, H]`, the tokens of `cells` (indices into the visible cells, row-major)
-    /// - output: `[n, H]`, the tokens updated
+    /// - `hidden`: `[n, H]`, the tokens that `look` was made for
+    /// - output: `[n, H]`
     #[must_use]
     pub fn look_again(
         &self,
         layer: usize,
         hidden: Tensor<2>,
-        picture: &PictureContext,
-        cells: std::ops::Range<usize>,
+        look: &Look,
         trace: &mut Trace,
     ) -> Tensor<2> {
-        let windows = picture.windows.of_cells(cells, picture.grid.len());
-        let updated =
-            self.in_llm[layer].forward(hidden, &picture.context, &windows, &mut Trace::off());
+        let change = self.in_llm[layer].change(hidden.clone(), &look.context, &look.windows);
         trace.record(format_args!("llm_sampler{layer}"), || {
-            updated.clone().unsqueeze_dim::<3>(1)
+            (change.clone() + hidden).unsqueeze_dim::<3>(1)
         });
-        updated
-    }
-}
-
-impl PictureContext {
-    fn record(&self, trace: &mut Trace) {
-        let cells = self.grid.len();
-        trace.record(format_args!("llm_global_context"), || {
-            let width = self.context.dims()[1];
-            let context = self.context.clone().expand([cells, width]);
-            context.unsqueeze_dim::<3>(1)
-        });
-        for (i, latents) in self.windows.latents.iter().enumerate() {
-            trace.record(format_args!("llm_kv{i}"), || latents.clone());
-            trace.record(format_args!("llm_mask{i}"), || {
-                match &self.windows.visible {
-                    Some(masks) => masks[i].clone().float(),
-                    None => Tensor::ones([cells, latents.dims()[1]], &latents.device()),
-                }
-            });
-        }
-    }
-}
-
-impl Windows {
-    /// The windows of some of `total` cells.
-    fn of_cells(&self, cells: std::ops::Range<usize>, total: usize) -> Self {
-        if cells == (0..total) {
-            return self.clone();
-        }
-        let latents = self.latents.iter().map(|x| {
-            let [_, k, d] = x.dims();
-            x.clone().slice([cells.clone(), 0..k, 0..d])
-        });
-        let visible = self.visible.as_ref().map(|masks| {
-            let part = |x: &Tensor<2, Bool>| x.clone().slice([cells.clone(), 0..x.dims()[1]]);
-            masks.iter().map(part).collect()
-        });
-        Self {
-            latents: latents.collect(),
-            visible,
-        }
+        change
     }
 }
 
@@ -331,14 +285,16 @@ fn cut(grids: &[FeatureGrid], cells: Grid) -> Vec<Tensor<4>> {
     grids.iter().map(windows).collect()
 }
 
-/// The windows of picture `i` under a region of the cells: `[b, cells, k, d]` → `[r·c, k, d]`.
-fn crop_windows(all: Tensor<4>, i: usize, cells: Grid, region: &Region) -> Tensor<3> {
-    let [_, _, k, d] = all.dims();
-    let visible = region.grid();
-    all.slice([i..i + 1, 0..cells.len(), 0..k, 0..d])
-        .reshape([cells.rows, cells.cols, k * d])
-        .slice([region.rows.clone(), region.cols.clone(), 0..k * d])
-        .reshape([visible.len(), k, d])
+/// Rows of the visible cells in the cells of all pictures, one picture after the other.
+fn visible_rows(regions: &[Region], cells: Grid) -> Vec<usize> {
+    let mut visible = Vec::with_capacity(regions.len() * cells.len());
+    for (picture, region) in regions.iter().enumerate() {
+        for row in region.rows.clone() {
+            let first = picture * cells.len() + row * cells.cols;
+            visible.extend(region.cols.clone().map(|col| first + col));
+        }
+    }
+    visible
 }
 
 /// For each cell of `region`, which features of its window on a grid of `side` cells show the

@@ -103,6 +103,15 @@ impl Step {
     }
 }
 
+/// What all layers of one forward pass share.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    table: RotaryTable,
+    mask: AttentionMask,
+    /// Slots that were in the cache before.
+    pub first_slot: usize,
+}
+
 impl Decoder {
     /// A decoder with random weights; nothing is allocated until they are read.
     #[must_use]
@@ -142,6 +151,21 @@ impl Decoder {
     /// # Panics
     /// If the step has another batch than the cache.
     pub fn forward(&self, step: Step, cache: &mut KvCache, hook: &mut dyn LayerHook) -> Tensor<3> {
+        let (mut x, pass) = self.begin(step, cache);
+        for index in 0..self.layers.len() {
+            x = self.layer(index, x, &pass, cache);
+            x = hook.after_layer(index, pass.first_slot, x);
+        }
+        self.norm.forward(x)
+    }
+
+    /// The first part of [`forward`](Self::forward): what goes into the first layer, `[b, t, d]`, and
+    /// what all layers share. The slots of the step are in the cache afterwards.
+    ///
+    /// # Panics
+    /// If the step has another batch than the cache.
+    #[must_use]
+    pub fn begin(&self, step: Step, cache: &mut KvCache) -> (Tensor<3>, Pass) {
         let device = step.embeddings.device();
         let positions: Vec<Vec<usize>> = step
             .slots
@@ -153,19 +177,24 @@ impl Decoder {
             self.config.rope_theta,
             self.config.rope_scaling,
         );
-        let table = rotary.table(shared_rows(&positions), &device);
-        let first_slot = cache.len();
-        let mask = cache.extend(&step.slots, self.config.sliding_window, &device);
-
-        let mut x = match self.config.family {
+        let pass = Pass {
+            table: rotary.table(shared_rows(&positions), &device),
+            first_slot: cache.len(),
+            mask: cache.extend(&step.slots, self.config.sliding_window, &device),
+        };
+        let x = match self.config.family {
             DecoderFamily::Gemma => step.embeddings * (self.config.hidden as f64).sqrt(),
             _ => step.embeddings,
         };
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &table, &mask, i, cache);
-            x = hook.after_layer(i, first_slot, x);
-        }
-        self.norm.forward(x)
+        (x, pass)
+    }
+
+    /// One layer alone, `[b, t, d]` to `[b, t, d]`, for whoever keeps less than all of them
+    /// (gradient checkpointing). The cache is one that [`begin`](Self::begin) has prepared and that
+    /// holds the keys of the layers before, or of none.
+    #[must_use]
+    pub fn layer(&self, index: usize, x: Tensor<3>, pass: &Pass, cache: &mut KvCache) -> Tensor<3> {
+        self.layers[index].forward(x, &pass.table, &pass.mask, index, cache)
     }
 
     /// Scores of the next token; hidden states `[n, d]` to `[n, vocab]`.
@@ -173,13 +202,7 @@ impl Decoder {
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => {
-                let head = Linear {
-                    weight: self.embed_tokens.weight.clone(),
-                    bias: None,
-                };
-                head.forward(hidden)
-            }
+            None => Linear::from_weight(self.embed_tokens.weight.clone()).forward(hidden),
         }
     }
 }

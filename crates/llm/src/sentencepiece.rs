@@ -12,7 +12,8 @@
 //!
 //! Two differences are left, as in transformers' own conversion: a Unigram model takes a byte that
 //! a text spells out (`<0x41>`) for the byte, and where only the first stretch of text gets a space
-//! in front (`legacy` off), it gets none if it begins with one.
+//! in front (`legacy` off), it gets none if it begins with one. The latter is mended by
+//! [`crate::Tokenizer`], which writes that space itself.
 //!
 //! Field numbers are those of sentencepiece's `sentencepiece_model.proto`. Not supported, and
 //! refused: word and character models, and spaces marked behind words.

@@ -189,6 +189,9 @@ pub struct Rendered {
     /// produce: everything that follows the open prompt, up to and including the end marker.
     /// Answers of a template's preset example are not among them.
     pub answers: Vec<Range<usize>>,
+    /// For every turn that has a text the bytes of `text` that hold it, markup around it not
+    /// included: what came from outside, and may look like markup without being any.
+    pub contents: Vec<Range<usize>>,
 }
 
 /// How the parts of a template are put together.
@@ -343,6 +346,7 @@ impl ChatTemplate {
         let mut prompt = Rendered {
             text: frame.opening.clone(),
             answers: Vec::new(),
+            contents: Vec::new(),
         };
         for (index, text) in self.preset.iter().enumerate() {
             if index % 2 == 0 {
@@ -355,10 +359,14 @@ impl ChatTemplate {
             match (turn.role, turn.said()) {
                 (Role::User, text) => {
                     let index = self.preset.len() + index;
-                    push_user(&mut prompt.text, &frame, index, text.unwrap_or_default());
+                    let text = text.unwrap_or_default();
+                    let content = push_user(&mut prompt.text, &frame, index, text);
+                    prompt.contents.push(content);
                 }
                 (Role::Assistant, Some(text)) => {
                     let answer = self.push_answer(&mut prompt.text, &frame, text)?;
+                    let start = answer.start + frame.answer_start.len();
+                    prompt.contents.push(start..start + text.len());
                     prompt.answers.push(answer);
                 }
                 (Role::Assistant, None) => prompt.text += &frame.assistant,
@@ -541,12 +549,15 @@ impl ChatTemplate {
     }
 }
 
-fn push_user(prompt: &mut String, frame: &Frame, index: usize, text: &str) {
+/// Writes what the user says and returns the bytes that hold it.
+fn push_user(prompt: &mut String, frame: &Frame, index: usize, text: &str) -> Range<usize> {
     if index > 0 {
         prompt.push_str(&frame.user_start);
     }
+    let start = prompt.len();
     prompt.push_str(text);
     prompt.push_str(&frame.user_end);
+    start..start + text.len()
 }
 
 fn check_turns(turns: &[Turn]) -> Result<(), TemplateError> {
@@ -693,6 +704,22 @@ mod tests {
             .map(|r| &prompt.text[r.clone()])
             .collect();
         assert_eq!(answers, [" b###", " d###"]);
+    }
+
+    #[test]
+    fn every_text_has_its_place() {
+        let turns = vec![Turn::user("a b"), Turn::assistant("c"), Turn::user("d")];
+        for name in ["vicuna_v1", "llama_2", "llama_3", "phi3", "v0"] {
+            let prompt = template(name)
+                .render(&Conversation::new(turns.clone()))
+                .unwrap();
+            let texts: Vec<&str> = prompt
+                .contents
+                .iter()
+                .map(|bytes| &prompt.text[bytes.clone()])
+                .collect();
+            assert_eq!(texts, ["a b", "c", "d"], "{name}");
+        }
     }
 
     #[test]

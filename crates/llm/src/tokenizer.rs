@@ -13,6 +13,7 @@ use std::error::Error;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::json;
 use tokenizers::{AddedToken, Encoding, PostProcessorWrapper};
@@ -148,11 +149,16 @@ pub struct PlacedToken {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same without an eye for special tokens; made when first needed.
+    blind: OnceLock<Box<tokenizers::Tokenizer>>,
     bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
     model_max_length: Option<usize>,
     clean_up_spaces: bool,
+    /// Whether a text that begins with a space gets another in front, as any other text would.
+    /// The reference's (slow) tokenizers do so where the `tokenizers` crate does not.
+    doubled_space: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -174,16 +180,20 @@ impl Tokenizer {
         let settings = Settings::read(folder)?;
         let json = folder.join("tokenizer.json");
         let model = folder.join("tokenizer.model");
-        let inner = if json.is_file() {
-            from_json(&json, &settings)?
-        } else if model.is_file() {
-            from_sentencepiece(&model, &settings)?
-        } else {
+        if json.is_file() {
+            return Self::with_settings(from_json(&json, &settings)?, &settings, folder);
+        }
+        if !model.is_file() {
             return Err(TokenizerError::Missing {
                 folder: folder.to_owned(),
             });
-        };
-        Self::with_settings(inner, &settings, folder)
+        }
+        let tokenizer =
+            Self::with_settings(from_sentencepiece(&model, &settings)?, &settings, folder)?;
+        Ok(Self {
+            doubled_space: !settings.legacy() && settings.add_prefix_space() != Some(false),
+            ..tokenizer
+        })
     }
 
     fn with_settings(
@@ -213,6 +223,8 @@ impl Tokenizer {
             pad: id(&settings.pad),
             model_max_length: settings.model_max_length,
             clean_up_spaces: settings.clean_up_spaces(),
+            doubled_space: false,
+            blind: OnceLock::new(),
             inner,
         })
     }
@@ -259,17 +271,78 @@ impl Tokenizer {
             let encoding = self.encoding(text, SpecialTokens::Include)?;
             let ids = encoding.get_ids();
             let repeated = index > 0 && self.bos.is_some() && ids.first().copied() == self.bos;
+            let shift = usize::from(self.gets_another_space(text));
+            let place = |at: usize| start + at.saturating_sub(shift);
             let tokens = ids
                 .iter()
                 .zip(encoding.get_offsets())
                 .skip(usize::from(repeated));
             placed.extend(tokens.map(|(&id, &(from, to))| PlacedToken {
                 token: PromptToken::Text(id),
-                bytes: start + from..start + to,
+                bytes: place(from)..place(to),
             }));
             start += text.len();
         }
         Ok(placed)
+    }
+
+    /// [`Tokenizer::encode_with_places`] where some bytes of the prompt are mere text: a special
+    /// token that is written inside one of `literal` is spelled out in ordinary tokens, so that
+    /// whoever writes `</s>` or `<|eot_id|>` into a question ends nothing with it. Everything else
+    /// is tokenized as ever, and each of the spelling tokens has the place of what it spells.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_literals(
+        &self,
+        prompt: &str,
+        literal: &[Range<usize>],
+    ) -> Result<Vec<PlacedToken>, TokenizerError> {
+        let mut placed = Vec::new();
+        for token in self.encode_with_places(prompt)? {
+            let PromptToken::Text(id) = token.token else {
+                placed.push(token);
+                continue;
+            };
+            let bytes = token.bytes.clone();
+            let inside = |text: &Range<usize>| text.start <= bytes.start && bytes.end <= text.end;
+            let written = prompt.get(bytes.clone()).filter(|text| !text.is_empty());
+            match written {
+                Some(text) if self.is_special(id) && literal.iter().any(inside) => {
+                    let ids = self.spell(text)?;
+                    placed.extend(ids.into_iter().map(|id| PlacedToken {
+                        token: PromptToken::Text(id),
+                        bytes: bytes.clone(),
+                    }));
+                }
+                _ => placed.push(token),
+            }
+        }
+        Ok(placed)
+    }
+
+    /// Ordinary tokens for a text, even if it is the text of a special token.
+    fn spell(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        // What stands at the beginning of a text may get a space in front, so something else
+        // stands there; no vocabulary joins a line break with what follows it.
+        const FRONT: &str = "\n";
+        let blind = self.blind.get_or_init(|| {
+            let mut blind = self.inner.clone();
+            blind.set_encode_special_tokens(true);
+            Box::new(blind)
+        });
+        let text = format!("{FRONT}{text}");
+        let encoding = guarded(|| blind.encode(text.as_str(), false)).map_err(|source| {
+            TokenizerError::Encode {
+                bytes: text.len(),
+                source,
+            }
+        })?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(tokens
+            .filter(|(_, (_, end))| *end > FRONT.len())
+            .map(|(&id, _)| id)
+            .collect())
     }
 
     /// Text of some ids. Ids that are no token at all (a model's output layer may be padded) are
@@ -345,12 +418,20 @@ impl Tokenizer {
         self.model_max_length
     }
 
+    fn gets_another_space(&self, text: &str) -> bool {
+        self.doubled_space && text.starts_with(' ')
+    }
+
     fn encoding(&self, text: &str, special: SpecialTokens) -> Result<Encoding, TokenizerError> {
-        guarded(|| self.inner.encode(text, special == SpecialTokens::Include)).map_err(|source| {
-            TokenizerError::Encode {
-                bytes: text.len(),
-                source,
-            }
+        let doubled = self.gets_another_space(text).then(|| format!(" {text}"));
+        let written = doubled.as_deref().unwrap_or(text);
+        guarded(|| {
+            self.inner
+                .encode(written, special == SpecialTokens::Include)
+        })
+        .map_err(|source| TokenizerError::Encode {
+            bytes: text.len(),
+            source,
         })
     }
 }
@@ -594,6 +675,37 @@ pub(crate) mod tests {
             .unwrap();
         let bytes: Vec<_> = placed.into_iter().map(|token| token.bytes).collect();
         assert_eq!(bytes, [0..0, 0..1, 0..1, 1..8, 8..10, 10..14]);
+    }
+
+    /// `</s>` is written twice: once as markup, once by somebody who talks about it.
+    #[test]
+    fn special_tokens_inside_literal_bytes_are_spelled_out() {
+        let placed = small_tokenizer()
+            .encode_with_literals("a</s>b</s>", std::slice::from_ref(&(0..6)))
+            .unwrap();
+        let ids: Vec<_> = placed.iter().map(|token| token.token).collect();
+        let [lt, slash, letter, gt] = b"</s>".map(|byte| 4 + u32::from(byte));
+        let expected = [1, 263, lt, slash, letter, gt, 260, 262, 2];
+        assert_eq!(ids, expected.map(PromptToken::Text));
+        assert_eq!(placed[2].bytes, 1..5);
+        assert_eq!(placed[5].bytes, 1..5);
+    }
+
+    /// transformers' slow Llama tokenizer puts `▁` in front of whatever the text begins with.
+    #[test]
+    fn a_text_that_begins_with_a_space_gets_another() {
+        let model = small_model();
+        let config = LLAMA.replace('{', r#"{"legacy": false, "#);
+        let files: [(&str, &[u8]); 2] = [
+            ("tokenizer.model", &model),
+            ("tokenizer_config.json", config.as_bytes()),
+        ];
+        let tokenizer = folder(&files).unwrap();
+        let ids = tokenizer.encode(" ab", SpecialTokens::Omit).unwrap();
+        assert_eq!(ids, [260, 265]);
+        let placed = tokenizer.encode_with_places(" ab").unwrap();
+        assert_eq!(placed[2].bytes, 0..3);
+        assert_eq!(tokenizer.encode("ab", SpecialTokens::Omit).unwrap(), [265]);
     }
 
     #[test]

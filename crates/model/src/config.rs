@@ -228,7 +228,7 @@ impl VisionConfig {
     }
 
     /// In-LLM layers follow layers that the decoder has.
-    fn check_in_llm(&self, decoder: &DecoderConfig) -> Result<(), ModelError> {
+    pub(crate) fn check_in_llm(&self, decoder: &DecoderConfig) -> Result<(), ModelError> {
         let ConnectorKeys::Sva {
             in_llm: Some(layers),
             ..

@@ -6,6 +6,7 @@ use opabinia_connector::ConnectorError;
 use opabinia_image::PrepareError;
 use opabinia_llm::config::DecoderConfigError;
 use opabinia_llm::{SamplingError, TemplateError, TokenizerError};
+use opabinia_nn::Grid;
 use opabinia_vision::VisionError;
 use opabinia_weights::WeightsError;
 
@@ -15,6 +16,15 @@ pub enum ModelError {
     /// A file of the model folder cannot be read.
     #[error("cannot read `{}`", .path.display())]
     Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of a model folder cannot be written.
+    #[error("cannot write `{}`", .path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -116,6 +126,17 @@ pub enum ModelError {
         #[source]
         source: opabinia_weights::hub::HubError,
     },
+    /// An encoder that nobody could read back from the model's own files.
+    #[error(
+        "vision encoder {index} (`{name}`) is of another size than the published one, which only a \
+         `config.json` of its own can say; write it below `towers/` instead"
+    )]
+    UnpublishedInside {
+        /// Position in `mm_vision_tower_aux_list`.
+        index: usize,
+        /// Its published name.
+        name: String,
+    },
     /// A picture for a model without eyes.
     #[error(
         "this model has no vision encoders (`mm_vision_tower_aux_list` is not in its config.json), \
@@ -172,6 +193,36 @@ pub enum ModelError {
         tokens: usize,
         /// Length of the packed prompt.
         length: usize,
+    },
+    /// A picture does not come as the encoders take it.
+    #[error(
+        "a picture was given {found} inputs for {expected} vision encoders; prepare it, or cache its \
+         features, for exactly the encoders of this model"
+    )]
+    PictureInputs {
+        /// Inputs given.
+        found: usize,
+        /// Encoders of the model.
+        expected: usize,
+    },
+    /// Features are on another grid than the connector takes.
+    #[error(
+        "the features given for vision encoder {encoder} are on a {found} grid, but \
+         `mm_vision_tower_aux_token_len_list` says {expected}; they were made for another model"
+    )]
+    FeatureGrid {
+        /// Position in `mm_vision_tower_aux_list`.
+        encoder: usize,
+        /// Their grid.
+        found: Grid,
+        /// The configuration's.
+        expected: Grid,
+    },
+    /// There is nothing to learn from a micro-batch.
+    #[error("none of the {rows} row(s) of a micro-batch has a token that is trained")]
+    NothingTrained {
+        /// Rows of the micro-batch.
+        rows: usize,
     },
     /// Tensor data could not be read back from the device.
     #[error("cannot read results back from the device: {0}")]

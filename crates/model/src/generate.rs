@@ -19,9 +19,9 @@ use opabinia_llm::{
 use opabinia_nn::{RotaryScaling, Trace};
 
 use crate::ModelError;
-use crate::in_llm::{ImagePosition, InLlm};
+use crate::in_llm::ImagePosition;
 use crate::load::Model;
-use crate::pack::{Packed, Unit};
+use crate::pack::{Packed, PictureSpan, Unit};
 use crate::see::Seen;
 
 /// Pictures that a session keeps.
@@ -116,32 +116,13 @@ impl Model {
         let layers = self.config.decoder.layers;
         let mut cache = KvCache::new();
         let hidden = {
-            let mut hook = self.hook(packed, rule, trace)?;
+            let mut hook = self.network.hook(&self.config, packed, rule, trace)?;
             self.network
                 .decoder
                 .forward(packed.step(), &mut cache, &mut hook)
         };
         trace.record(format_args!("hidden_{layers}"), || hidden.clone());
         Ok((hidden, cache))
-    }
-
-    fn hook<'a>(
-        &'a self,
-        packed: &Packed,
-        rule: ImagePosition,
-        trace: &'a mut Trace,
-    ) -> Result<InLlm<'a>, ModelError> {
-        let sva = self
-            .network
-            .connector
-            .as_ref()
-            .and_then(|connector| connector.sva());
-        let position = self
-            .config
-            .vision
-            .as_ref()
-            .and_then(|vision| vision.image_position);
-        InLlm::new(sva, packed, position, rule, trace)
     }
 
     /// The constant image position and the real one, if the constant counts and they differ: then
@@ -237,11 +218,7 @@ impl Model {
                 ids,
                 stop,
                 prompt_tokens: row.length,
-                visual_tokens: row
-                    .pictures
-                    .iter()
-                    .map(|span| span.picture.tokens.len())
-                    .sum(),
+                visual_tokens: row.pictures.iter().map(PictureSpan::tokens).sum(),
                 reused_tokens: reused,
                 prefill_seconds: prefill.as_secs_f64(),
                 decode_seconds: decode.as_secs_f64(),
@@ -277,7 +254,9 @@ impl Model {
         generation: &Generation,
     ) -> Result<Tensor<2>, ModelError> {
         let mut trace = Trace::off();
-        let mut hook = self.hook(packed, generation.image_position, &mut trace)?;
+        let mut hook =
+            self.network
+                .hook(&self.config, packed, generation.image_position, &mut trace)?;
         let hidden_width = self.config.decoder.hidden;
         let mut last: Vec<Option<Tensor<2>>> = vec![None; packed.rows.len()];
         let mut slot = cache.len();

@@ -1,21 +1,21 @@
 //! The connector's layers inside the language model.
 //!
 //! The decoder calls a hook after each of its layers; this is the hook. It takes the hidden states of
-//! a picture's visual tokens (end-of-row tokens left alone), lets the aggregator look at the
-//! picture again, and puts them back. It runs while a prompt is read and not while an answer is
-//! written, because visual tokens are only read once. Every visual token is a query of its own, so
-//! a prompt may be read in chunks of any length with the same result.
-
-use std::sync::Arc;
+//! the visual tokens (end-of-row tokens left alone), lets the aggregator look at the pictures again,
+//! and adds what it saw. All pictures of a batch look in one call, whatever their grids, and are
+//! written back at once. The hook runs while a prompt is read and not while an answer is written,
+//! because visual tokens are only read once. Every visual token is a query of its own, so a prompt
+//! may be read in chunks of any length with the same result.
 
 use burn::prelude::*;
-use opabinia_connector::Sva;
+use burn::tensor::IndexingUpdateOp;
+use opabinia_connector::look::Cell;
+use opabinia_connector::{Look, PictureContext, Sva};
 use opabinia_llm::LayerHook;
 use opabinia_nn::{Grid, Trace};
 
 use crate::ModelError;
-use crate::pack::Packed;
-use crate::see::Seen;
+use crate::pack::{Packed, PackedRow, PictureSpan};
 
 /// Where in-LLM layers look for visual tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,20 +29,32 @@ pub enum ImagePosition {
     Actual,
 }
 
+/// Runs in-LLM layers over the visual tokens of a packed prompt.
+pub struct InLlm<'a> {
+    /// The layers and what they look at; none where there is nothing to do.
+    layers: Option<(&'a Sva, &'a PictureContext)>,
+    blocks: Vec<Block>,
+    /// What was prepared for the slots that are being read.
+    part: Option<Part>,
+    trace: &'a mut Trace,
+}
+
 /// One picture's visual tokens in one row of the batch.
 struct Block {
     row: usize,
     /// First slot of the block.
     start: usize,
-    picture: Arc<Seen>,
+    /// Place in the [`PictureContext`].
+    picture: usize,
     grid: Grid,
 }
 
-/// Runs in-LLM layers over the visual tokens of a packed prompt.
-pub struct InLlm<'a> {
-    sva: Option<&'a Sva>,
-    blocks: Vec<Block>,
-    trace: &'a mut Trace,
+/// The visual tokens among some slots of every row.
+struct Part {
+    first_slot: usize,
+    slots: usize,
+    /// Their rows in the flattened hidden states, and what they look at; none if there are none.
+    tokens: Option<(Tensor<1, Int>, Look)>,
 }
 
 impl<'a> InLlm<'a> {
@@ -53,14 +65,14 @@ impl<'a> InLlm<'a> {
     /// If the constant image position leaves a row.
     pub fn new(
         sva: Option<&'a Sva>,
-        packed: &Packed,
+        packed: &'a Packed,
         image_position: Option<usize>,
         rule: ImagePosition,
         trace: &'a mut Trace,
     ) -> Result<Self, ModelError> {
-        let sva = sva.filter(|sva| sva.config().in_llm.is_some());
+        let layers = sva.zip(packed.context.as_ref());
         let mut blocks = Vec::new();
-        if sva.is_some() {
+        if layers.is_some() {
             for (row, placed) in packed.rows.iter().enumerate() {
                 for span in &placed.pictures {
                     let start = match (rule, image_position) {
@@ -69,31 +81,88 @@ impl<'a> InLlm<'a> {
                         }
                         _ => span.start,
                     };
-                    let grid = span.picture.tokens.grid;
-                    let tokens = span.picture.tokens.len();
-                    let end = start.checked_add(tokens);
-                    if end.is_none_or(|end| end > placed.length) {
-                        let length = placed.length;
-                        return Err(ModelError::ImagePosition {
-                            start,
-                            tokens,
-                            length,
-                        });
-                    }
-                    blocks.push(Block {
-                        row,
-                        start,
-                        picture: span.picture.clone(),
-                        grid,
-                    });
+                    blocks.push(Block::new(row, placed, start, span)?);
                 }
             }
         }
-        Ok(Self { sva, blocks, trace })
+        Ok(Self {
+            layers,
+            blocks,
+            part: None,
+            trace,
+        })
+    }
+
+    /// The visual tokens among slots `first_slot .. first_slot + slots` of every row.
+    fn part(&self, first_slot: usize, slots: usize, device: &Device) -> Part {
+        let (mut rows, mut cells) = (Vec::new(), Vec::new());
+        for block in &self.blocks {
+            for (index, slot) in block.cells_in(first_slot, slots) {
+                rows.push(block.row * slots + slot - first_slot);
+                cells.push(Cell {
+                    picture: block.picture,
+                    index,
+                });
+            }
+        }
+        let look = self.layers.filter(|_| !cells.is_empty());
+        Part {
+            first_slot,
+            slots,
+            tokens: look.map(|(_, context)| (row_indices(&rows, device), context.look(&cells))),
+        }
+    }
+
+    fn update(&mut self, layer: usize, first_slot: usize, hidden: Tensor<3>) -> Tensor<3> {
+        let Some((sva, _)) = self.layers else {
+            return hidden;
+        };
+        let Some(index) = sva.layer_after(layer) else {
+            return hidden;
+        };
+        let [b, t, d] = hidden.dims();
+        let part = match self.part.take() {
+            Some(part) if (part.first_slot, part.slots) == (first_slot, t) => part,
+            _ => self.part(first_slot, t, &hidden.device()),
+        };
+        let updated = match &part.tokens {
+            None => hidden,
+            Some((rows, look)) => {
+                let flat = hidden.reshape([b * t, d]);
+                let tokens = flat.clone().select(0, rows.clone());
+                let change = sva.look_again(index, tokens, look, self.trace);
+                let updated = flat.select_assign(0, rows.clone(), change, IndexingUpdateOp::Add);
+                updated.reshape([b, t, d])
+            }
+        };
+        self.part = Some(part);
+        updated
     }
 }
 
 impl Block {
+    fn new(
+        row: usize,
+        placed: &PackedRow,
+        start: usize,
+        span: &PictureSpan,
+    ) -> Result<Self, ModelError> {
+        let (tokens, length) = (span.tokens(), placed.length);
+        if start.checked_add(tokens).is_none_or(|end| end > length) {
+            return Err(ModelError::ImagePosition {
+                start,
+                tokens,
+                length,
+            });
+        }
+        Ok(Self {
+            row,
+            start,
+            picture: span.picture,
+            grid: span.grid,
+        })
+    }
+
     /// The part of the block that lies in slots `first .. first + count`: whole visual tokens as
     /// `(cell, slot)` pairs, cells counted row-major without end-of-row tokens.
     fn cells_in(&self, first: usize, count: usize) -> Vec<(usize, usize)> {
@@ -111,63 +180,18 @@ impl Block {
 
 impl LayerHook for InLlm<'_> {
     fn after_layer(&mut self, layer: usize, first_slot: usize, hidden: Tensor<3>) -> Tensor<3> {
-        let hidden = match self
-            .sva
-            .and_then(|sva| Some((sva, sva.layer_after(layer)?)))
-        {
-            Some((sva, index)) => self.update_blocks(sva, index, first_slot, hidden),
-            None => hidden,
-        };
+        let hidden = self.update(layer, first_slot, hidden);
         self.trace
             .record(format_args!("hidden_{}", layer + 1), || hidden.clone());
         hidden
     }
 }
 
-impl InLlm<'_> {
-    fn update_blocks(
-        &mut self,
-        sva: &Sva,
-        index: usize,
-        first_slot: usize,
-        mut hidden: Tensor<3>,
-    ) -> Tensor<3> {
-        let [_, count, _] = hidden.dims();
-        for block in &self.blocks {
-            let Some(context) = &block.picture.context else {
-                continue;
-            };
-            let cells = block.cells_in(first_slot, count);
-            let (Some(&(first, _)), Some(&(last, _))) = (cells.first(), cells.last()) else {
-                continue;
-            };
-            let slots = cells.iter().map(|(_, slot)| slot - first_slot).collect();
-            hidden = update_rows(hidden, block.row, slots, |tokens| {
-                sva.look_again(index, tokens, context, first..last + 1, self.trace)
-            });
-        }
-        hidden
-    }
-}
-
-/// Replaces some slots of one row by a function of them.
-fn update_rows(
-    hidden: Tensor<3>,
-    row: usize,
-    slots: Vec<usize>,
-    update: impl FnOnce(Tensor<2>) -> Tensor<2>,
-) -> Tensor<3> {
-    let [b, t, d] = hidden.dims();
-    let device = hidden.device();
-    // Rows of the flattened batch; a select and an assignment keep the path differentiable.
-    let indices: Vec<i32> = slots
+/// Row numbers as a tensor to select with.
+pub(crate) fn row_indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
+    let rows: Vec<i32> = rows
         .iter()
-        .map(|slot| i32::try_from(row * t + slot).unwrap_or(i32::MAX))
+        .map(|&row| i32::try_from(row).unwrap_or(i32::MAX))
         .collect();
-    let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &device);
-    let flat = hidden.reshape([b * t, d]);
-    let tokens = flat.clone().select(0, indices.clone());
-    let change = update(tokens.clone()) - tokens;
-    let added = flat.select_assign(0, indices, change, burn::tensor::IndexingUpdateOp::Add);
-    added.reshape([b, t, d])
+    Tensor::from_data(rows.as_slice(), device)
 }

@@ -159,6 +159,12 @@ fn spread(map: KeyMap, pattern: &str, replacement: &str, i: usize) -> KeyMap {
     )
 }
 
+/// In front of the keys of vision encoder `index` where it is inside the model's own files.
+#[must_use]
+pub fn encoder_inside(index: usize) -> String {
+    format!("model.vision_tower_aux_list.{index}.vision_tower.")
+}
+
 /// Keys of a checkpoint that no part of the model asks for, by rule.
 pub const IGNORED: &[&str] = &[
     // Buffers, not weights.

@@ -15,6 +15,7 @@ use opabinia_llm::{ChatTemplate, Decoder, TemplateHints, Tokenizer};
 use opabinia_vision::{Encoder, EncoderSpec, Family, load_encoder};
 use opabinia_weights::{Checkpoint, LoadOptions, LoadReport, WeightDtype, hub, load_into};
 
+use crate::companions::Companions;
 use crate::config::{ConnectorKeys, VisionConfig};
 use crate::{ModelConfig, ModelError, keys};
 
@@ -42,6 +43,16 @@ pub struct Model {
     pub template: &'static ChatTemplate,
     /// Where the parameters are.
     pub device: Device,
+    /// What lay beside the weights, for writing the model again.
+    pub(crate) companions: Companions,
+}
+
+/// Where the parameters of a connector come from.
+pub(crate) enum ConnectorStart<'a> {
+    /// The checkpoint that the decoder comes from.
+    Checkpoint,
+    /// First values.
+    Fresh(&'a dyn Fn(Connector) -> Connector),
 }
 
 /// How to load a model.
@@ -94,6 +105,16 @@ impl Model {
     /// weights are nowhere to be found.
     pub fn load(folder: &Path, options: &LoadModel) -> Result<(Self, LoadedFrom), ModelError> {
         let config = ModelConfig::from_folder(folder)?;
+        Self::build(folder, config, options, ConnectorStart::Checkpoint)
+    }
+
+    /// Builds what a configuration says, with the decoder and the tokenizer of `folder`.
+    pub(crate) fn build(
+        folder: &Path,
+        config: ModelConfig,
+        options: &LoadModel,
+        connector: ConnectorStart<'_>,
+    ) -> Result<(Self, LoadedFrom), ModelError> {
         let tokenizer = Tokenizer::from_folder(folder)?;
         let (template, template_choice) =
             choose_template(&config, &tokenizer, options.template.as_deref())?;
@@ -105,25 +126,29 @@ impl Model {
             Some(vision) => load_encoders(folder, vision, &checkpoint, options)?,
             None => (Vec::new(), Vec::new()),
         };
-        let connector_config = match &config.vision {
-            Some(vision) => {
-                check_widths(vision, &encoders, &checkpoint)?;
-                let widths: Vec<usize> = encoders.iter().map(Encoder::width).collect();
-                Some(vision.connector(&widths, config.decoder.hidden)?)
-            }
-            None => None,
-        };
         let decoder = Decoder::new(&config.decoder, &options.device);
         let (decoder, mut main) =
             load_into(decoder, &checkpoint, &keys::decoder(&config.decoder), &load)?;
-        let mut connector = None;
-        if let Some(connector_config) = &connector_config {
-            let module = Connector::new(connector_config, &options.device);
-            let map = keys::connector(connector_config);
-            let (module, report) = load_into(module, &checkpoint, &map, &load)?;
-            main = main.merge(report);
-            connector = Some(module);
-        }
+        let connector = match &config.vision {
+            None => None,
+            Some(vision) => {
+                if matches!(connector, ConnectorStart::Checkpoint) {
+                    check_widths(vision, &encoders, &checkpoint)?;
+                }
+                let widths: Vec<usize> = encoders.iter().map(Encoder::width).collect();
+                let built = vision.connector(&widths, config.decoder.hidden)?;
+                let module = Connector::new(&built, &options.device);
+                Some(match connector {
+                    ConnectorStart::Fresh(start) => start(module),
+                    ConnectorStart::Checkpoint => {
+                        let map = keys::connector(&built);
+                        let (module, report) = load_into(module, &checkpoint, &map, &load)?;
+                        main = main.merge(report);
+                        module
+                    }
+                })
+            }
+        };
         let model = Self {
             network: Network {
                 encoders,
@@ -134,15 +159,14 @@ impl Model {
             tokenizer,
             template,
             device: options.device.clone(),
+            companions: Companions::read(folder)?,
         };
-        Ok((
-            model,
-            LoadedFrom {
-                main,
-                encoders: encoder_reports,
-                template: template_choice,
-            },
-        ))
+        let loaded = LoadedFrom {
+            main,
+            encoders: encoder_reports,
+            template: template_choice,
+        };
+        Ok((model, loaded))
     }
 }
 
@@ -252,14 +276,14 @@ fn find_encoder(
     if let Some(path) = asked {
         return Ok(Source::Path(path.clone()));
     }
-    let prefix = format!("model.vision_tower_aux_list.{index}.vision_tower.");
+    let prefix = keys::encoder_inside(index);
     if checkpoint.keys().any(|key| key.starts_with(&prefix)) {
         return Ok(Source::Inside(prefix));
     }
     if let Some(found) = tower_folder(folder, index, spec) {
         return Ok(Source::Path(found));
     }
-    let found = hub::resolve(spec.entry.repo, None, &[]);
+    let found = hub::resolve(spec.entry.repository()?, None, &[]);
     found
         .map(Source::Path)
         .map_err(|source| ModelError::EncoderWeights {

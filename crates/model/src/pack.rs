@@ -3,16 +3,23 @@
 //! The text is rendered by the chat template and tokenized around its image placeholders; each
 //! placeholder is replaced by the visual tokens of its picture. Rows of a batch are padded on the
 //! right, and every slot knows whether it holds a token.
+//!
+//! The whole batch is looked up in one table of words, visual tokens and a row of zeros for padding:
+//! a few operations whatever the number of rows and pictures, and on the way back one scattering.
 
 use std::sync::Arc;
 
 use burn::prelude::*;
+use opabinia_connector::layout::token_count;
+use opabinia_connector::{Connected, PictureContext};
 use opabinia_llm::cache::Slot;
 use opabinia_llm::{ChatTemplate, Conversation, PromptToken, Step};
+use opabinia_nn::Grid;
 
-use crate::ModelError;
-use crate::load::Model;
+use crate::in_llm::row_indices;
+use crate::load::{Model, Network};
 use crate::see::Seen;
+use crate::{ModelConfig, ModelError};
 
 /// A tokenized prompt, pictures still as placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +37,8 @@ pub struct Packed {
     pub embeddings: Tensor<3>,
     /// What each row holds.
     pub rows: Vec<PackedRow>,
+    /// What in-LLM layers look at, where there are such layers and pictures.
+    pub context: Option<PictureContext>,
 }
 
 /// One row of a packed batch.
@@ -44,12 +53,31 @@ pub struct PackedRow {
 }
 
 /// Where a picture's visual tokens lie.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureSpan {
     /// First slot.
     pub start: usize,
-    /// The picture.
-    pub picture: Arc<Seen>,
+    /// Which of the batch's pictures.
+    pub picture: usize,
+    /// Rows and columns of visual tokens, end-of-row tokens not counted.
+    pub grid: Grid,
+}
+
+impl PictureSpan {
+    /// Slots that the picture takes, end-of-row tokens included.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        token_count(self.grid)
+    }
+}
+
+/// A row that is to be packed.
+#[derive(Clone, Debug)]
+pub struct RowToPack<'a> {
+    /// Its tokens, pictures still as placeholders.
+    pub tokens: &'a [PromptToken],
+    /// The picture of each placeholder: its place in what the connector made.
+    pub pictures: Vec<usize>,
 }
 
 /// What stands in one slot.
@@ -57,9 +85,10 @@ pub struct PictureSpan {
 pub enum Unit {
     /// A token of the vocabulary.
     Token(u32),
-    /// Visual token `index` of the picture at this address.
+    /// Visual token `index` of a picture.
     Visual {
-        /// Identity of the picture's visual tokens.
+        /// The picture: its place in the batch ([`Network::pack`]), or an address that no other
+        /// picture has as long as it is alive ([`Model::pack`]).
         picture: usize,
         /// Which of them.
         index: usize,
@@ -141,113 +170,172 @@ impl Model {
     /// If placeholders and pictures differ in number, a prompt is empty or too long, or the
     /// tokenizer does not belong to the model.
     pub fn pack(&self, rows: &[(&Prompt, &[Arc<Seen>])]) -> Result<Packed, ModelError> {
+        let mut distinct: Vec<&Arc<Seen>> = Vec::new();
+        let mut place = |picture| {
+            let known = distinct
+                .iter()
+                .position(|known| Arc::ptr_eq(known, picture));
+            known.unwrap_or_else(|| {
+                distinct.push(picture);
+                distinct.len() - 1
+            })
+        };
+        let rows: Vec<RowToPack<'_>> = rows
+            .iter()
+            .map(|(prompt, pictures)| RowToPack {
+                tokens: &prompt.tokens,
+                pictures: pictures.iter().map(&mut place).collect(),
+            })
+            .collect();
+        let connected: Vec<&Connected> = distinct.iter().map(|seen| &seen.connected).collect();
+        let connected = Connected::join(&connected);
+        let mut packed =
+            self.network
+                .pack(&self.config, &rows, connected.as_ref(), &self.device)?;
+        for unit in packed.rows.iter_mut().flat_map(|row| &mut row.units) {
+            if let Unit::Visual { picture, .. } = unit {
+                *picture = Arc::as_ptr(distinct[*picture]) as usize;
+            }
+        }
+        Ok(packed)
+    }
+}
+
+impl Network {
+    /// Packs token rows and connected pictures into one batch.
+    ///
+    /// # Errors
+    /// As [`Model::pack`].
+    ///
+    /// # Panics
+    /// If a row names a picture that was not connected: the caller made both.
+    pub fn pack(
+        &self,
+        config: &ModelConfig,
+        rows: &[RowToPack<'_>],
+        connected: Option<&Connected>,
+        device: &Device,
+    ) -> Result<Packed, ModelError> {
         if rows.is_empty() {
             return Err(ModelError::EmptyPrompt);
         }
+        let grids = connected.map_or(&[][..], |connected| &connected.grids);
         let rows = rows
             .iter()
-            .map(|(prompt, pictures)| self.pack_row(&prompt.tokens, pictures))
+            .map(|row| place(row, grids, config))
             .collect::<Result<Vec<_>, _>>()?;
-        let length = rows.iter().map(|(row, _)| row.length).max().unwrap_or(0);
-        let hidden = self.config.decoder.hidden;
-        let mut packed = Vec::with_capacity(rows.len());
-        let mut embeddings = Vec::with_capacity(rows.len());
-        for (row, tokens) in rows {
-            let missing = length - row.length;
-            let tokens = if missing == 0 {
-                tokens
-            } else {
-                Tensor::cat(
-                    vec![tokens, Tensor::zeros([missing, hidden], &self.device)],
-                    0,
-                )
-            };
-            embeddings.push(tokens);
-            packed.push(row);
-        }
         Ok(Packed {
-            embeddings: Tensor::stack(embeddings, 0),
-            rows: packed,
+            embeddings: self.look_up(&rows, connected, device),
+            rows,
+            context: connected.and_then(|connected| connected.context.clone()),
         })
     }
 
-    fn pack_row(
+    /// The embeddings of placed rows, `[b, t, d]`.
+    fn look_up(
         &self,
-        tokens: &[PromptToken],
-        pictures: &[Arc<Seen>],
-    ) -> Result<(PackedRow, Tensor<2>), ModelError> {
-        let placeholders = tokens
-            .iter()
-            .filter(|token| **token == PromptToken::Image)
-            .count();
-        if placeholders != pictures.len() {
-            return Err(ModelError::Placeholders {
-                placeholders,
-                pictures: pictures.len(),
-            });
-        }
-        let visual: usize = pictures.iter().map(|picture| picture.tokens.len()).sum();
-        let length = tokens.len() - placeholders + visual;
-        if length == 0 {
-            return Err(ModelError::EmptyPrompt);
-        }
-        if length > self.config.max_length {
-            let limit = self.config.max_length;
-            return Err(ModelError::TooLong {
-                tokens: length,
-                visual,
-                limit,
-            });
+        rows: &[PackedRow],
+        connected: Option<&Connected>,
+        device: &Device,
+    ) -> Tensor<3> {
+        let units = || rows.iter().flat_map(|row| &row.units);
+        let words: Vec<u32> = units()
+            .filter_map(|unit| match unit {
+                Unit::Token(id) => Some(*id),
+                Unit::Visual { .. } => None,
+            })
+            .collect();
+        let starts = connected.map_or_else(Vec::new, Connected::starts);
+        let length = rows.iter().map(|row| row.length).max().unwrap_or(0);
+        let padding = words.len() + starts.last().unwrap_or(&0);
+        let mut next_word = 0..words.len();
+        let mut slots = Vec::with_capacity(rows.len() * length);
+        for row in rows {
+            slots.extend(row.units.iter().map(|unit| match *unit {
+                Unit::Token(_) => next_word.next().unwrap_or(padding),
+                Unit::Visual { picture, index } => words.len() + starts[picture] + index,
+            }));
+            slots.resize(slots.len().next_multiple_of(length), padding);
         }
 
-        let mut parts = Vec::new();
-        let mut spans = Vec::new();
-        let mut units = Vec::with_capacity(length);
-        let mut pictures = pictures.iter();
-        let mut words = Vec::new();
-        for token in tokens {
-            match *token {
-                PromptToken::Text(id) => {
-                    words.push(id);
-                    units.push(Unit::Token(id));
-                }
-                PromptToken::Image => {
-                    self.flush(&mut words, &mut parts)?;
-                    let picture = pictures.next().expect("counted above");
-                    spans.push(PictureSpan {
-                        start: units.len(),
-                        picture: picture.clone(),
-                    });
-                    let identity = Arc::as_ptr(picture) as usize;
-                    let visual = |index| Unit::Visual {
-                        picture: identity,
-                        index,
-                    };
-                    units.extend((0..picture.tokens.len()).map(visual));
-                    parts.push(picture.tokens.tokens.clone());
-                }
-            }
-        }
-        self.flush(&mut words, &mut parts)?;
-        Ok((
-            PackedRow {
-                length,
-                pictures: spans,
-                units,
-            },
-            Tensor::cat(parts, 0),
-        ))
-    }
-
-    fn flush(&self, words: &mut Vec<u32>, parts: &mut Vec<Tensor<2>>) -> Result<(), ModelError> {
-        let vocab = self.config.decoder.vocab;
-        if let Some(&id) = words.iter().find(|&&id| id as usize >= vocab) {
-            return Err(ModelError::TokenId { id, vocab });
-        }
+        let mut table = Vec::new();
         if !words.is_empty() {
-            parts.push(self.network.decoder.embed(words, &self.device));
-            words.clear();
+            table.push(self.decoder.embed(&words, device));
         }
-        Ok(())
+        table.extend(connected.map(|connected| connected.tokens.clone()));
+        let hidden = self.decoder.config().hidden;
+        if slots.contains(&padding) {
+            table.push(Tensor::zeros([1, hidden], device));
+        }
+        let table = match table.len() {
+            1 => table.remove(0),
+            _ => Tensor::cat(table, 0),
+        };
+        let ordered = slots.iter().copied().eq(0..table.dims()[0]);
+        let embeddings = if ordered {
+            table
+        } else {
+            table.select(0, row_indices(&slots, device))
+        };
+        embeddings.reshape([rows.len(), length, hidden])
     }
+}
+
+/// Where the tokens and pictures of a row lie in the sequence.
+fn place(
+    row: &RowToPack<'_>,
+    grids: &[Grid],
+    config: &ModelConfig,
+) -> Result<PackedRow, ModelError> {
+    let tokens = row.tokens.iter();
+    let placeholders = tokens.filter(|token| **token == PromptToken::Image).count();
+    if placeholders != row.pictures.len() {
+        return Err(ModelError::Placeholders {
+            placeholders,
+            pictures: row.pictures.len(),
+        });
+    }
+    let visual: usize = row.pictures.iter().map(|&i| token_count(grids[i])).sum();
+    let length = row.tokens.len() - placeholders + visual;
+    if length == 0 {
+        return Err(ModelError::EmptyPrompt);
+    }
+    if length > config.max_length {
+        return Err(ModelError::TooLong {
+            tokens: length,
+            visual,
+            limit: config.max_length,
+        });
+    }
+    let vocab = config.decoder.vocab;
+    let mut pictures = row.pictures.iter();
+    let mut spans = Vec::with_capacity(placeholders);
+    let mut units = Vec::with_capacity(length);
+    for token in row.tokens {
+        match (*token, pictures.as_slice()) {
+            (PromptToken::Text(id), _) if id as usize >= vocab => {
+                return Err(ModelError::TokenId { id, vocab });
+            }
+            (PromptToken::Text(id), _) => units.push(Unit::Token(id)),
+            (PromptToken::Image, [picture, ..]) => {
+                let (start, picture) = (units.len(), *picture);
+                let grid = grids[picture];
+                spans.push(PictureSpan {
+                    start,
+                    picture,
+                    grid,
+                });
+                let visual = |index| Unit::Visual { picture, index };
+                units.extend((0..token_count(grid)).map(visual));
+                pictures.next();
+            }
+            // Counted above.
+            (PromptToken::Image, []) => {}
+        }
+    }
+    Ok(PackedRow {
+        length,
+        pictures: spans,
+        units,
+    })
 }

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use opabinia_connector::{PictureContext, PictureSize, VisualTokens};
+use opabinia_connector::{Connected, PictureSize};
 use opabinia_image::{RgbImage, prepare};
-use opabinia_nn::{FeatureGrid, Grid, Trace};
+use opabinia_nn::{Grid, Trace};
 use opabinia_vision::pixel_tensor;
 
 use crate::ModelError;
@@ -17,10 +17,8 @@ use crate::load::Model;
 /// A picture as the language model will see it.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The visual tokens.
-    pub tokens: VisualTokens,
-    /// What in-LLM layers look at, where the connector has such layers.
-    pub context: Option<PictureContext>,
+    /// Its visual tokens, and what in-LLM layers look at where the connector has such layers.
+    pub connected: Connected,
     /// How the picture was taken, for people.
     pub view: PictureView,
 }
@@ -67,7 +65,7 @@ impl Model {
     /// # Errors
     /// If the model has no vision encoders, or the picture cannot be preprocessed or connected.
     pub fn see(&self, picture: &RgbImage, trace: &mut Trace) -> Result<Arc<Seen>, ModelError> {
-        let (Some(vision), Some(connector)) = (&self.config.vision, &self.network.connector) else {
+        let Some(vision) = &self.config.vision else {
             return Err(ModelError::TextOnly);
         };
         let size = PictureSize {
@@ -98,36 +96,17 @@ impl Model {
             });
             grids.push(seen);
         }
-        let (tokens, context) = self.connect(connector, &grids, size, trace)?;
-        let Grid { rows, cols } = tokens.grid;
+        let connected = self.network.connect(&grids, &[size], trace)?;
+        let Grid { rows, cols } = connected.grids[0];
         let view = PictureView {
             width: size.width,
             height: size.height,
             encoders: views,
             rows,
             cols,
-            tokens: tokens.len(),
+            tokens: connected.tokens.dims()[0],
         };
-        Ok(Arc::new(Seen {
-            tokens,
-            context,
-            view,
-        }))
-    }
-
-    fn connect(
-        &self,
-        connector: &opabinia_connector::Connector,
-        grids: &[FeatureGrid],
-        size: PictureSize,
-        trace: &mut Trace,
-    ) -> Result<(VisualTokens, Option<PictureContext>), ModelError> {
-        let connected = connector.forward(grids, &[size], trace)?;
-        let mut tokens = connected.tokens.into_iter();
-        let tokens = tokens
-            .next()
-            .expect("one picture in, one block of tokens out");
-        Ok((tokens, connected.contexts.into_iter().next()))
+        Ok(Arc::new(Seen { connected, view }))
     }
 }
 

@@ -457,15 +457,14 @@ fn padding_is_cut_and_masked_by_the_formula() {
             return Ok(());
         }
         let seen = seen.unwrap();
-        let grid = seen.tokens.grid;
+        let grid = seen.connected.grids[0];
         prop_assert_eq!((grid.rows, grid.cols), (rows.len(), cols.len()));
         let tokens = rows.len() * (cols.len() + 1);
-        prop_assert_eq!(seen.tokens.tokens.dims()[0], tokens);
-        prop_assert_eq!(seen.tokens.len(), tokens);
+        prop_assert_eq!(seen.connected.tokens.dims()[0], tokens);
         prop_assert_eq!((seen.view.rows, seen.view.cols), (rows.len(), cols.len()));
         prop_assert_eq!(seen.view.tokens, tokens);
 
-        let context = seen.context.as_ref().unwrap();
+        let context = seen.connected.context.as_ref().unwrap();
         for (latents, side) in context.windows.latents.iter().zip(sides) {
             let window = (side / cells).pow(2);
             prop_assert_eq!(

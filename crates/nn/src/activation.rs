@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::activation;
 
-use crate::cpu;
+use crate::{cpu, grad};
 
 /// An elementwise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,9 @@ impl Activation {
         if cpu::is_plain_f32(&x) {
             return cpu::activate(x, self);
         }
+        if grad::takes(&x) {
+            return grad::activate(x, self);
+        }
         match self {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
@@ -64,6 +67,9 @@ impl Activation {
     pub fn gated<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
         if cpu::is_plain_f32(&gate) && cpu::is_plain_f32(&up) {
             return cpu::activate_gated(gate, up, self);
+        }
+        if grad::takes(&gate) && grad::takes(&up) {
+            return grad::gated(gate, up, self);
         }
         self.forward(gate) * up
     }

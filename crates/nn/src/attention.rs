@@ -8,7 +8,7 @@
 use burn::prelude::*;
 use burn::tensor::{module, ops::AttentionModuleOptions};
 
-use crate::cpu;
+use crate::{cpu, grad};
 
 /// Which keys a query may not look at.
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &AttentionMask)
     );
     if [&q, &k, &v].into_iter().all(cpu::is_plain_f32) {
         return cpu::attention(q, k, v, mask);
+    }
+    if [&q, &k, &v].into_iter().all(grad::takes) {
+        return grad::attention(q, k, v, mask);
     }
     let (k, v) = (
         repeat_heads(k, heads / kv_heads),

@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use burn::tensor::{module, ops::ConvOptions};
 
-use crate::linear;
+use crate::{cpu, grad, linear};
 
 /// A 2-D convolution over `[b, c, h, w]`.
 #[derive(Module, Debug)]
@@ -76,6 +76,34 @@ impl Conv2d {
             self.bias.as_ref().map(Param::val),
             options,
         )
+    }
+
+    /// Convolves every channel of channels-last features with its own odd square kernel; stride 1,
+    /// size kept by zero padding: the layer must have been made so.
+    ///
+    /// On a CPU a kernel of its own runs: Burn convolves planes, which would cost two transposed
+    /// copies, and cannot use a matrix product with as many groups as channels.
+    ///
+    /// # Shapes
+    /// - input and output: `[b, r, c, d]`
+    #[must_use]
+    pub fn depthwise(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let kernel = weight.dims()[2];
+        let Some(bias) = bias.filter(|_| cpu::depthwise::KERNELS.contains(&kernel)) else {
+            return self.depthwise_planes(x);
+        };
+        if cpu::is_plain_f32(&x) && cpu::is_plain_f32(&weight) && cpu::is_plain_f32(&bias) {
+            return cpu::depthwise::convolve(x, weight, bias);
+        }
+        if grad::takes(&x) && grad::takes(&weight) && grad::takes(&bias) {
+            return grad::depthwise(x, weight, bias);
+        }
+        self.depthwise_planes(x)
+    }
+
+    fn depthwise_planes(&self, x: Tensor<4>) -> Tensor<4> {
+        self.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1])
     }
 }
 
@@ -150,6 +178,8 @@ impl PatchEmbed {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Distribution;
+
     use super::*;
 
     /// The matrix-product form is the convolution, with an unused rest on the right and below.
@@ -157,7 +187,7 @@ mod tests {
     fn patch_embedding_is_a_strided_convolution() {
         let device = Device::flex();
         let embed = PatchEmbed::new(3, 5, 4, true, &device);
-        let x = Tensor::<4>::random([2, 3, 10, 13], burn::tensor::Distribution::Default, &device);
+        let x = Tensor::<4>::random([2, 3, 10, 13], Distribution::Default, &device);
         let options = ConvOptions::new([4, 4], [0, 0], [1, 1], 1);
         let bias = embed.bias.as_ref().map(Param::val);
         let conv = module::conv2d(x.clone(), embed.weight.val(), bias, options); // [2, 5, 2, 3]
@@ -168,5 +198,64 @@ mod tests {
             let worst = (y - conv.clone()).abs().max().into_scalar::<f32>();
             assert!(worst < 1e-5, "{worst}");
         }
+    }
+
+    fn depthwise(d: usize, kernel: usize) -> Conv2d {
+        let shape = ConvShape {
+            d_in: d,
+            d_out: d,
+            kernel,
+            stride: 1,
+            padding: kernel / 2,
+            groups: d,
+        };
+        Conv2d::new(shape, true, &Device::flex())
+    }
+
+    /// Every size of a rest: cells, channels, pictures smaller than the kernel.
+    #[test]
+    fn agrees_with_the_convolution_of_planes() {
+        let sizes = [
+            (1, 1, 1, 1),
+            (2, 3, 5, 16),
+            (1, 9, 8, 17),
+            (2, 12, 19, 40),
+            (1, 2, 33, 33),
+        ];
+        for (b, rows, cols, d) in sizes {
+            let conv = depthwise(d, 7);
+            let x = Tensor::random([b, rows, cols, d], Distribution::Default, &Device::flex());
+            let planes = conv
+                .forward(x.clone().permute([0, 3, 1, 2]))
+                .permute([0, 2, 3, 1]);
+            let worst = (conv.depthwise(x) - planes)
+                .abs()
+                .max()
+                .into_scalar::<f32>();
+            assert!(worst < 1e-5, "[{b}, {rows}, {cols}, {d}]: {worst}");
+        }
+    }
+
+    /// A kernel of ones sums the 3 × 3 window: 4 cells in a corner, 6 at an edge, 9 inside.
+    #[test]
+    fn ones_count_the_window() {
+        let mut conv = depthwise(1, 3);
+        conv.weight = Param::from_tensor(Tensor::ones([1, 1, 3, 3], &Device::flex()));
+        conv.bias = Some(Param::from_tensor(Tensor::zeros([1], &Device::flex())));
+        let y = conv.depthwise(Tensor::ones([1, 3, 3, 1], &Device::flex()));
+        let counts = [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0];
+        assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), counts);
+    }
+
+    #[test]
+    fn a_view_is_read_in_its_logical_order() {
+        let conv = depthwise(16, 7);
+        let planes = Tensor::<4>::random([1, 16, 6, 10], Distribution::Default, &Device::flex());
+        let view = planes.permute([0, 2, 3, 1]);
+        let copy = Tensor::from_data(view.clone().into_data(), &Device::flex());
+        assert_eq!(
+            conv.depthwise(view).into_data(),
+            conv.depthwise(copy).into_data()
+        );
     }
 }

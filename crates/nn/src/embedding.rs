@@ -4,6 +4,8 @@ use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use burn::tensor::DType;
 
+use crate::grad;
+
 /// A table of `vocab` rows of width `d`.
 #[derive(Module, Debug)]
 pub struct Embedding {
@@ -30,7 +32,11 @@ impl Embedding {
     /// - `ids`: `[n]`, each below `vocab`
     /// - output: `[n, d]`
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        let rows = self.weight.val().select(0, ids);
+        let weight = self.weight.val();
+        if weight.device().is_autodiff() && grad::takes(&weight) {
+            return grad::lookup(weight, ids);
+        }
+        let rows = weight.select(0, ids);
         if rows.dtype() == DType::F32 {
             rows
         } else {

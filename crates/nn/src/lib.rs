@@ -11,11 +11,15 @@
 
 pub mod activation;
 pub mod attention;
+pub mod compute;
 pub mod conv;
 pub mod cpu;
+pub mod dropout;
 pub mod embedding;
+pub mod grad;
 pub mod grid;
 pub mod linear;
+pub mod lora;
 pub mod mlp;
 pub mod norm;
 pub mod pca;
@@ -25,10 +29,13 @@ pub mod trace;
 
 pub use activation::Activation;
 pub use attention::{AttentionMask, attention};
+pub use compute::ComputeType;
 pub use conv::{Conv2d, PatchEmbed};
 pub use embedding::Embedding;
+pub use grad::cross_entropy;
 pub use grid::{FeatureGrid, Grid, Region};
 pub use linear::Linear;
+pub use lora::{Lora, LoraShape};
 pub use mlp::{GatedMlp, Mlp};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryScaling};

@@ -3,12 +3,16 @@
 //! The weight keeps the checkpoint's orientation `[out, in]`: the product reads it through a
 //! transposed view, so no copy is made at load time, and on a CPU every output is a dot product of
 //! two contiguous rows. The weight may be stored as bf16 or f16 while activations stay f32; then
-//! the product itself widens it (see [`crate::cpu::linear`]).
+//! the product itself widens it (see [`crate::cpu::linear`]). A [`ComputeType`](crate::ComputeType)
+//! chosen by the caller rounds both factors of the product instead, and an adapter
+//! ([`Lora`]) may stand beside the weight.
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
+use burn::tensor::DType;
 
-use crate::cpu;
+use crate::lora::{self, Lora, LoraShape};
+use crate::{compute, cpu, grad};
 
 /// `y = x · weightᵀ + bias`.
 #[derive(Module, Debug)]
@@ -17,6 +21,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is learnt on top of the weight; checkpoints of whole models have none.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -34,6 +40,45 @@ impl Linear {
         Self {
             weight: uniform.init([d_out, d_in], device),
             bias: bias.then(|| uniform.init([d_out], device)),
+            lora: None,
+        }
+    }
+
+    /// A layer without bias that multiplies by a weight (`[out, in]`) which somebody else has too.
+    #[must_use]
+    pub fn from_weight(weight: Param<Tensor<2>>) -> Self {
+        Self {
+            weight,
+            bias: None,
+            lora: None,
+        }
+    }
+
+    /// Puts an adapter beside the weight, which from now on does not train, nor does the bias.
+    ///
+    /// The layer computes what it did before, until the adapter is trained. The same `seed` gives the
+    /// same adapter.
+    #[must_use]
+    pub fn with_lora(self, shape: LoraShape, seed: u64) -> Self {
+        let [d_out, d_in] = self.weight.lazy_shape().dims::<2>();
+        let lora = Lora::new([d_out, d_in], shape, seed, &self.weight.lazy_device());
+        Self {
+            weight: self.weight.set_require_grad(false),
+            bias: self.bias.map(|bias| bias.set_require_grad(false)),
+            lora: Some(lora),
+        }
+    }
+
+    /// Folds the adapter, if there is one, into the weight: one product instead of three, and the
+    /// keys of an ordinary checkpoint. The weight keeps its type and does not train.
+    #[must_use]
+    pub fn merge_lora(self) -> Self {
+        let Some(lora) = self.lora else { return self };
+        let change = lora.change();
+        Self {
+            weight: self.weight.map(|weight| lora::added(weight, change)),
+            bias: self.bias,
+            lora: None,
         }
     }
 
@@ -58,26 +103,61 @@ impl Linear {
     /// # Panics
     /// If the last dimension is not `d_in`: a wiring mistake, since loading checks shapes.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let mut dims = x.dims();
-        let d_in = dims[D - 1];
-        let rows = dims[..D - 1].iter().product::<usize>();
-        // One big matrix product: Burn would otherwise run a batch of small ones.
-        let y = self.forward_rows(x.reshape([rows, d_in]));
-        dims[D - 1] = y.dims()[1];
-        y.reshape(dims)
-    }
-
-    fn forward_rows(&self, x: Tensor<2>) -> Tensor<2> {
-        apply(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.lora {
+            Some(lora) => apply(x.clone(), self.weight.val(), bias) + lora.forward(x),
+            None => apply(x, self.weight.val(), bias),
+        }
     }
 }
 
 /// `x · weightᵀ + bias`, the one product of every linear layer.
 ///
 /// # Shapes
-/// - `x`: `[n, d_in]`, `weight`: `[d_out, d_in]`, `bias`: `[d_out]`
-/// - output: `[n, d_out]`
-pub(crate) fn apply(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+/// - `x`: `[.., d_in]`, `weight`: `[d_out, d_in]`, `bias`: `[d_out]`
+/// - output: `[.., d_out]`
+pub(crate) fn apply<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if let Some(dtype) = compute::reduced(&x, &weight) {
+        return apply_reduced(x, weight, bias, dtype);
+    }
+    let recorded = x.device().is_autodiff() || weight.device().is_autodiff();
+    if recorded && grad::takes(&x) && grad::takes(&weight) && bias.as_ref().is_none_or(grad::takes)
+    {
+        return grad::linear(x, weight, bias);
+    }
+    let mut dims = x.dims();
+    let d_in = dims[D - 1];
+    let rows = dims[..D - 1].iter().product::<usize>();
+    // One big matrix product: Burn would otherwise run a batch of small ones.
+    let y = apply_to_rows(x.reshape([rows, d_in]), weight, bias);
+    dims[D - 1] = y.dims()[1];
+    y.reshape(dims)
+}
+
+/// The product with both factors rounded to `dtype`; the rest stays as it is.
+fn apply_reduced<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    dtype: DType,
+) -> Tensor<D> {
+    let (mut dims, full) = (x.dims(), x.dtype());
+    let rows = dims[..D - 1].iter().product::<usize>();
+    let x = x.reshape([rows, dims[D - 1]]).cast(dtype);
+    let y = x.matmul(weight.cast(dtype).transpose()).cast(full);
+    dims[D - 1] = y.dims()[1];
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+    .reshape(dims)
+}
+
+fn apply_to_rows(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let y = if cpu::linear_applies(&x, &weight) {
         cpu::linear(x, weight)
     } else if weight.dtype() == x.dtype() {
@@ -103,12 +183,14 @@ pub(crate) fn apply(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ComputeType;
 
     fn layer(weight: [[f32; 3]; 2], bias: [f32; 2]) -> Linear {
         let device = Device::flex();
         Linear {
             weight: Param::from_tensor(Tensor::from_floats(weight, &device)),
             bias: Some(Param::from_tensor(Tensor::from_floats(bias, &device))),
+            lora: None,
         }
     }
 
@@ -125,14 +207,50 @@ mod tests {
     #[test]
     fn reduced_weights_compute_in_f32() {
         let mut layer = layer([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]], [10.0, 20.0]);
-        for dtype in [burn::tensor::DType::BF16, burn::tensor::DType::F16] {
+        for dtype in [DType::BF16, DType::F16] {
             layer.weight = layer.weight.map(|w| w.cast(dtype));
             for rows in [1, 40] {
                 let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0]], &Device::flex());
                 let y = layer.forward(x.repeat_dim(0, rows));
-                assert_eq!(y.dtype(), burn::tensor::DType::F32);
+                assert_eq!(y.dtype(), DType::F32);
                 let expected: Vec<f32> = [17.0, 26.0].repeat(rows);
                 assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), expected);
+            }
+        }
+    }
+
+    /// 1/3 has no short form: what comes out shows what was multiplied, and the gradient arrives.
+    #[test]
+    fn a_compute_type_rounds_the_factors_only() {
+        let third = 1.0 / 3.0f32;
+        let layer = layer([[1.0, 0.0, 0.0], [0.0; 3]], [third, 0.0]);
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            let x = Tensor::<1>::from_floats([third, 0.0, 0.0], &device).reshape([1, 3]);
+            for (kind, rounded) in [
+                (ComputeType::F32, third),
+                (ComputeType::Bf16, half::bf16::from_f32(third).to_f32()),
+                (ComputeType::F16, half::f16::from_f32(third).to_f32()),
+            ] {
+                let layer = if device.is_autodiff() {
+                    layer.clone().train()
+                } else {
+                    layer.clone()
+                };
+                let y = compute::with(kind, || layer.forward(x.clone()));
+                assert_eq!(y.dtype(), DType::F32);
+                if device.is_autodiff() {
+                    let gradients = y.clone().sum().backward();
+                    let gradient = layer.weight.val().grad(&gradients).expect("trains");
+                    assert_eq!(gradient.dtype(), DType::F32);
+                    let gradient = gradient.into_data().try_to_vec::<f32>().unwrap();
+                    assert_eq!(gradient, [rounded, 0.0, 0.0, rounded, 0.0, 0.0]);
+                }
+                let y = y
+                    .without_autodiff()
+                    .into_data()
+                    .try_to_vec::<f32>()
+                    .unwrap();
+                assert_eq!(y, [rounded + third, 0.0], "{kind:?}");
             }
         }
     }

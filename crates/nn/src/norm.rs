@@ -3,7 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 
-use crate::cpu;
+use crate::{cpu, grad};
 
 /// `(x − mean) / √(var + eps) · weight + bias` over the last dimension.
 #[derive(Module, Debug)]
@@ -28,7 +28,14 @@ impl LayerNorm {
 
     /// Normalises the last dimension; input and output `[.., d]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        burn::tensor::module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.eps)
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let recorded = [&x.device(), &weight.device()]
+            .iter()
+            .any(|d| d.is_autodiff());
+        if recorded && grad::takes(&x) && grad::takes(&weight) && grad::takes(&bias) {
+            return grad::layer_norm(x, weight, bias, self.eps as f32);
+        }
+        burn::tensor::module::layer_norm(x, weight, Some(bias), self.eps)
     }
 }
 
@@ -74,6 +81,9 @@ impl RmsNorm {
         };
         if cpu::is_plain_f32(&x) && cpu::is_plain_f32(&weight) {
             return cpu::rms_norm(x, weight, self.eps as f32);
+        }
+        if grad::takes(&x) && grad::takes(&weight) {
+            return grad::rms_norm(x, weight, self.eps as f32);
         }
         let mean_square = x.clone().square().mean_dim(D - 1);
         x * (mean_square + self.eps).sqrt().recip() * weight.unsqueeze()

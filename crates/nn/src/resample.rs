@@ -6,6 +6,9 @@
 
 use burn::prelude::*;
 
+use crate::cpu::resample::TapTable;
+use crate::{cpu, grad};
+
 /// Input positions and weights for each output position of one axis; `taps` per output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taps {
@@ -64,6 +67,14 @@ impl Taps {
         }
     }
 
+    pub(crate) fn table(&self) -> TapTable<'_> {
+        TapTable {
+            taps: self.taps,
+            indices: &self.indices,
+            weights: &self.weights,
+        }
+    }
+
     /// Number of output positions.
     #[must_use]
     pub fn outputs(&self) -> usize {
@@ -72,6 +83,17 @@ impl Taps {
 
     /// Resamples dimension `dim` of a `[b, rows, cols, d]` grid.
     pub fn apply(&self, x: Tensor<4>, dim: usize) -> Tensor<4> {
+        if cpu::is_plain_f32(&x) {
+            return cpu::resample::along(x, self.table(), dim);
+        }
+        if grad::takes(&x) {
+            return grad::resample(x, self, dim);
+        }
+        self.apply_by_selection(x, dim)
+    }
+
+    /// The same of Burn's operators.
+    fn apply_by_selection(&self, x: Tensor<4>, dim: usize) -> Tensor<4> {
         let device = x.device();
         let mut shape = [1; 4];
         shape[dim] = self.outputs();

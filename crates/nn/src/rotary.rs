@@ -5,7 +5,7 @@
 
 use burn::prelude::*;
 
-use crate::cpu;
+use crate::{cpu, grad};
 
 /// How frequencies are stretched beyond the trained context (`rope_scaling` of `config.json`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,6 +145,9 @@ impl RotaryTable {
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         if cpu::is_plain_f32(&x) && cpu::is_plain_f32(&self.cos) {
             return cpu::rotate(x, self.cos.clone(), self.sin.clone());
+        }
+        if grad::takes(&x) && grad::takes(&self.cos) {
+            return grad::rotate(x, self.cos.clone(), self.sin.clone());
         }
         let [b, t, h, d] = x.dims();
         let left = x.clone().slice([0..b, 0..t, 0..h, 0..d / 2]);

@@ -15,7 +15,6 @@ use opabinia_nn::conv::ConvShape;
 use opabinia_nn::{Activation, Conv2d, FeatureGrid, Grid, LayerNorm, Mlp, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
-use crate::depthwise;
 use crate::encoder::network_paths;
 use crate::error::VisionError;
 use crate::json::Fields;
@@ -203,7 +202,7 @@ impl ConvBlock {
 
     /// `[b, r, c, d]` → `[b, r, c, d]`.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mixed = depthwise::convolve(&self.conv_dw, x.clone());
+        let mixed = self.conv_dw.depthwise(x.clone());
         let y = self.mlp.forward(self.norm.forward(mixed));
         x + y * self.gamma.val().unsqueeze()
     }

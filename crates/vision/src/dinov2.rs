@@ -199,6 +199,39 @@ impl Dinov2 {
         FeatureGrid::new(without_first(x), grid)
     }
 
+    /// All tokens after the final norm of a network that sees only some patches of each picture,
+    /// class token first: the encoder of masked autoencoding (arXiv 2111.06377, section 3).
+    ///
+    /// # Shapes
+    /// - `pixels`: `[b, 3, h, w]`, normalised
+    /// - `visible`: for each picture the `k` patches it is seen by, row-major
+    /// - output: `[b, 1 + k, d]`, patches in the order of `visible`
+    ///
+    /// # Panics
+    /// If the pictures differ in `k`, or a patch does not exist.
+    pub fn forward_visible(&self, pixels: Tensor<4>, visible: &[Vec<usize>]) -> Tensor<3> {
+        let [b, _, height, width] = pixels.dims();
+        let device = pixels.device();
+        let position = self.position_for(height, width);
+        let class = self.class.val() + position.clone().narrow(1, 0, 1);
+        let patches = self.patch.forward(pixels) + without_first(position);
+        let [_, n, d] = patches.dims();
+        let places: Vec<i32> = visible
+            .iter()
+            .enumerate()
+            .flat_map(|(picture, seen)| seen.iter().map(move |patch| (picture * n + patch) as i32))
+            .collect();
+        let seen = patches
+            .reshape([b * n, d])
+            .select(0, Tensor::from_data(places.as_slice(), &device))
+            .reshape([b, places.len() / b, d]);
+        let mut x = prepend(class, seen);
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        self.norm.forward(x)
+    }
+
     /// The position table for a picture in pixels, `[1, 1 + n, d]`; the class token's row stays.
     ///
     /// Computed anew each time: it is far below a thousandth of the forward pass, and a stored copy
@@ -244,6 +277,26 @@ mod tests {
         for value in position.into_data().try_to_vec::<f32>().unwrap() {
             assert!((value - 1.0).abs() < 1e-6);
         }
+    }
+
+    /// Seeing every patch is the whole network; the order of patches does not matter.
+    #[test]
+    fn seeing_all_patches_is_the_forward_pass() {
+        let device = Device::flex();
+        let network = Dinov2::new(&tiny(), &device);
+        let pixels = Tensor::random([2, 3, 8, 8], burn::tensor::Distribution::Default, &device);
+        let all = network.forward(pixels.clone(), &mut Trace::off()).features;
+        let orders = [vec![0, 1, 2, 3], vec![2, 0, 3, 1]];
+        let seen = without_first(network.forward_visible(pixels, &orders));
+        let places = [0, 1, 2, 3, 6, 4, 7, 5];
+        let all = all
+            .reshape([8, 8])
+            .select(0, Tensor::from_data(places, &device));
+        let worst = (seen.reshape([8, 8]) - all)
+            .abs()
+            .max()
+            .into_scalar::<f32>();
+        assert!(worst < 1e-5, "{worst}");
     }
 
     #[test]

@@ -137,6 +137,35 @@ impl Encoder {
         FeatureGrid::concat(&grids)
     }
 
+    /// The tokens of a network that sees only some patches of each picture, class token first:
+    /// what masked autoencoding trains (arXiv 2111.06377).
+    ///
+    /// # Shapes
+    /// - `pixels`: `[b, 3, h, w]`, prepared by [`preprocessor`](Self::preprocessor)
+    /// - `visible`: for each picture the `k` patches of its grid that are seen, row-major
+    /// - output: `[b, 1 + k, d]`, patches in the order of `visible`
+    ///
+    /// # Errors
+    /// If the network needs all patches; only DINOv2's does not.
+    ///
+    /// # Panics
+    /// If the pictures differ in `k`, or a patch does not exist.
+    pub fn encode_visible(
+        &self,
+        pixels: Tensor<4>,
+        visible: &[Vec<usize>],
+    ) -> Result<Tensor<3>, VisionError> {
+        match &self.network {
+            Network::Dinov2(network) => Ok(network.forward_visible(pixels, visible)),
+            Network::Clip(_) | Network::Siglip(_) | Network::ConvNext(_) => {
+                Err(VisionError::NeedsAllPatches {
+                    name: self.spec.entry.name(),
+                    family: self.spec.entry.family,
+                })
+            }
+        }
+    }
+
     /// The selected outputs, each on its own grid, finest first.
     fn outputs(&self, pixels: Tensor<4>, trace: &mut Trace) -> (FeatureGrid, Vec<FeatureGrid>) {
         match &self.network {

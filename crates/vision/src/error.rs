@@ -49,6 +49,34 @@ pub enum VisionError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The system refused to write a file.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// An encoder whose weights are on no hub.
+    #[error(
+        "the weights of `{name}` are not published: they come with the model that uses them, in its \
+         `towers` folder; give their folder or train them (`recipes/small`)"
+    )]
+    NotPublished {
+        /// The encoder's name.
+        name: &'static str,
+    },
+    /// An encoder that cannot look at some patches only.
+    #[error(
+        "`{name}` is a {family} encoder, and masked autoencoding needs one that can leave patches \
+         out: DINOv2"
+    )]
+    NeedsAllPatches {
+        /// The encoder's name.
+        name: &'static str,
+        /// Its family.
+        family: Family,
+    },
     /// A configuration that is not JSON.
     #[error("{} is not valid JSON", path.display())]
     Json {

@@ -8,6 +8,7 @@
 //! ```text
 //! name ─ EncoderSpec::parse ─▶ spec ┐
 //! folder ─ EncoderConfig::read ─▶ config ┴─ load_encoder ─▶ Encoder ─ encode(pixels) ─▶ FeatureGrid
+//!                                                              └─ save ─▶ folder of the same style
 //! ```
 //!
 //! What this crate decides:
@@ -27,14 +28,15 @@
 pub mod clip;
 pub mod config;
 pub mod convnext;
-mod depthwise;
 pub mod dinov2;
 mod encoder;
 mod error;
 mod json;
 mod load;
 pub mod registry;
+mod save;
 pub mod siglip;
+mod small;
 mod spec;
 pub mod transformer;
 

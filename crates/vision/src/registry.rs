@@ -14,7 +14,7 @@ use crate::config::EncoderConfig;
 use crate::encoder::Encoder;
 use crate::error::VisionError;
 use crate::spec::{EncoderSpec, Select};
-use crate::{clip, convnext, dinov2, siglip, transformer};
+use crate::{clip, convnext, dinov2, siglip, small, transformer};
 
 /// Networks that share their code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +49,8 @@ pub struct EncoderEntry {
     pub family: Family,
     /// What it is, for tables.
     pub title: &'static str,
-    /// Where its weights are published on the Hugging Face hub.
+    /// Where its weights are published on the Hugging Face hub; empty if they are not, because they
+    /// ship with a model. Ask [`repository`](EncoderEntry::repository).
     pub repo: &'static str,
     /// Files of that repository that are needed; of several weights files the first that exists.
     pub files: EncoderFiles,
@@ -168,6 +169,15 @@ const fn convnext_row(
 
 const CONVNEXT_L_REPO: &str = "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup";
 const CONVNEXT_XXL_REPO: &str = "laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup";
+
+/// An encoder that this program trained; its weights are in the folder of the model that uses it.
+const fn shipped(entry: EncoderEntry) -> EncoderEntry {
+    EncoderEntry {
+        repo: "",
+        licence: "MIT OR Apache-2.0",
+        ..entry
+    }
+}
 
 /// All encoders, the four of the released Cambrian-1 models first.
 pub static REGISTRY: &[EncoderEntry] = &[
@@ -295,6 +305,29 @@ pub static REGISTRY: &[EncoderEntry] = &[
         convnext::LARGE,
         Select::LastStage,
     ),
+    shipped(siglip_row(
+        &["opabinia/small-siglip-128"],
+        "small SigLIP/8 128, ships with the small model",
+        "",
+        PLAIN_FILES,
+        small::SIGLIP,
+    )),
+    shipped(dinov2_row(
+        &["opabinia/small-dinov2-mae-128"],
+        "small masked autoencoder of DINOv2's shape/8 128, ships with the small model",
+        "",
+        small::DINOV2,
+    )),
+    EncoderEntry {
+        side: Some(small::CONVNEXT_SIDE),
+        ..shipped(convnext_row(
+            &["opabinia/small-convnext-256"],
+            "small ConvNeXt CLIP 256, all stages, ships with the small model",
+            "",
+            small::CONVNEXT,
+            Select::AllStages,
+        ))
+    },
 ];
 
 impl EncoderEntry {
@@ -308,6 +341,17 @@ impl EncoderEntry {
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         REGISTRY.iter().find(|entry| entry.names.contains(&name))
+    }
+
+    /// The repository on the Hugging Face hub that has its weights.
+    ///
+    /// # Errors
+    /// [`VisionError::NotPublished`] if they ship with a model instead.
+    pub fn repository(&self) -> Result<&'static str, VisionError> {
+        if self.repo.is_empty() {
+            return Err(VisionError::NotPublished { name: self.name() });
+        }
+        Ok(self.repo)
     }
 
     /// The row as it is, without suffixes.
@@ -333,7 +377,7 @@ impl EncoderEntry {
             aliases: &self.names[1..],
             family: self.family,
             title: self.title,
-            repo: self.repo,
+            repo: self.repository().ok(),
             licence: self.licence,
             side: encoder.side(),
             stride: encoder.stride(),
@@ -358,8 +402,9 @@ pub struct EncoderDescription {
     pub family: Family,
     /// What it is.
     pub title: &'static str,
-    /// Where its weights are published on the Hugging Face hub.
-    pub repo: &'static str,
+    /// Where its weights are published on the Hugging Face hub; `None` for one that ships inside
+    /// the folder of a model.
+    pub repo: Option<&'static str>,
     /// Licence of the weights (SPDX).
     pub licence: &'static str,
     /// Side of its pictures in pixels.
@@ -413,6 +458,27 @@ mod tests {
             assert!(pixels.validate().is_ok(), "{}", entry.name());
         }
         assert_eq!(describe().unwrap().len(), REGISTRY.len());
+    }
+
+    /// They are in no hub, and say so.
+    #[test]
+    fn shipped_encoders_have_no_repository() {
+        let shipped: Vec<_> = REGISTRY
+            .iter()
+            .filter(|entry| entry.names[0].starts_with("opabinia/"))
+            .collect();
+        assert_eq!(shipped.len(), 3);
+        for entry in REGISTRY {
+            let ours = entry.names[0].starts_with("opabinia/");
+            assert_eq!(entry.repository().is_err(), ours, "{}", entry.name());
+        }
+        let error = shipped[0].repository().unwrap_err().to_string();
+        assert!(error.contains("`towers`"), "{error}");
+        // The sides in their names, and 480 = 32 + 64 + 128 + 256 channels of all stages.
+        assert_eq!(facts("opabinia/small-siglip-128").0, 128);
+        assert_eq!(facts("opabinia/small-dinov2-mae-128").1, 16 * 16);
+        let (side, tokens, width, layers, _) = facts("opabinia/small-convnext-256");
+        assert_eq!((side, tokens, width, layers), (256, 64 * 64, 480, 10));
     }
 
     fn facts(name: &str) -> (u32, usize, usize, usize, u64) {

@@ -281,7 +281,8 @@ impl Bench<'_> {
         let grids: Vec<f64> = pictures
             .iter()
             .flatten()
-            .flat_map(|seen| [seen.tokens.grid.rows as f64, seen.tokens.grid.cols as f64])
+            .flat_map(|seen| &seen.connected.grids)
+            .flat_map(|grid| [grid.rows as f64, grid.cols as f64])
             .collect();
         let key = format!("{name}.final_sizes");
         checks.push(compare_values(
@@ -386,7 +387,7 @@ fn shape_checks(name: &str, run: &Run, packed: &Packed, seen: &[Arc<Seen>]) -> V
         checks.push(equal(&format!("{name}.image_index"), &ours, indices));
     }
     if let (Some(size), Some(seen)) = (run.final_size_hw, seen.first()) {
-        let grid = (seen.tokens.grid.rows, seen.tokens.grid.cols);
+        let grid = (seen.view.rows, seen.view.cols);
         checks.push(equal(&format!("{name}.final_size"), &grid, &size));
     }
     checks

@@ -3,7 +3,9 @@
 use burn::prelude::*;
 use opabinia_connector::config::ProjectorConfig;
 use opabinia_connector::sampler::{HEADS, Windows};
-use opabinia_connector::{LayerType, Projector, ProjectorKind, Sampler, SamplerConfig};
+use opabinia_connector::{
+    GlobalContext, LayerType, Projector, ProjectorKind, Sampler, SamplerConfig,
+};
 use opabinia_llm::config::MAX_LAYERS;
 use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_weights::{Checkpoint, LoadOptions, load_into};
@@ -66,7 +68,7 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
     let queries = case.sized_input::<3>("q", [None, Some(1), Some(raw.q_dim)])?;
     let [n, _, q] = queries.dims();
     let context = case.sized_input::<3>("ctx", [Some(n), Some(1), Some(raw.context_dim)])?;
-    let context = context.reshape([n, raw.context_dim]);
+    let context = GlobalContext::even(context.reshape([n, raw.context_dim]));
     let keys: Vec<usize> = config.window_sides.iter().map(|side| side * side).collect();
     let latents = keys
         .iter()

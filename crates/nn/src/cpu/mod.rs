@@ -14,19 +14,25 @@
     reason = "calling functions compiled for a processor feature, and gemm into shared output"
 )]
 
-mod attention;
-mod elementwise;
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+pub(crate) mod depthwise;
+pub(crate) mod elementwise;
 mod math;
+pub(crate) mod matrix;
+pub(crate) mod norm;
 mod product;
+pub(crate) mod resample;
+pub(crate) mod values;
 
 use std::sync::OnceLock;
 
-use burn::backend::Flex;
 use burn::prelude::*;
 use burn::tensor::DType;
 
 pub use attention::attention;
-pub use elementwise::{activate, activate_gated, add_bias, rms_norm, rotate};
+pub use elementwise::{activate, activate_gated, add_bias, rotate};
+pub use norm::rms_norm;
 pub use product::{linear, linear_applies};
 
 /// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.
@@ -102,61 +108,3 @@ macro_rules! per_level {
 }
 
 use per_level;
-
-/// The backend's own tensor.
-type Plain = burn::backend::flex::FlexTensor;
-
-/// Takes a tensor apart.
-///
-/// # Panics
-/// If it is another backend's: callers ask [`is_plain_f32`] first.
-fn plain<const D: usize>(x: Tensor<D>) -> Plain {
-    match x.try_into_primitive::<Flex>() {
-        Ok(tensor) => tensor,
-        Err(error) => panic!("a CPU kernel was given another backend's tensor: {error:?}"),
-    }
-}
-
-fn slice_of<E: burn::tensor::Element + bytemuck::Pod>(tensor: &Plain) -> &[E] {
-    tensor
-        .as_slice::<E>()
-        .expect("made contiguous, dtype checked")
-}
-
-/// Runs `f` over the values in row-major order.
-fn read<const D: usize, R>(x: Tensor<D>, f: impl FnOnce(&[f32]) -> R) -> R {
-    let tensor = plain(x);
-    if let Some(values) = tensor.as_slice::<f32>() {
-        return f(values);
-    }
-    f(slice_of(&tensor.to_contiguous()))
-}
-
-/// Changes the values in place where the tensor owns them alone, in a copy where it does not.
-fn edit<const D: usize>(x: Tensor<D>, f: impl FnOnce(&mut [f32])) -> Tensor<D> {
-    let (shape, device) = (x.dims(), x.device());
-    let count: usize = shape.iter().product();
-    let mut tensor = plain(x);
-    let whole = tensor.layout().contiguous_offsets() == Some((0, count));
-    if !whole || tensor.bytes().len() != count * size_of::<f32>() {
-        tensor = tensor.to_contiguous(); // A copy that nobody else owns.
-    }
-    match tensor.try_storage_mut::<f32>() {
-        Some(values) if values.len() == count => {
-            f(values);
-            Tensor::from_primitive::<Flex>(tensor)
-        }
-        _ => {
-            let mut values = slice_of::<f32>(&tensor).to_vec();
-            f(&mut values);
-            Tensor::from_data(TensorData::new(values, shape), &device)
-        }
-    }
-}
-
-/// A pointer into an output that tasks share; each writes its own part.
-struct Shared(*mut f32);
-// SAFETY: users write disjoint parts of one allocation that outlives the tasks.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}

@@ -8,7 +8,8 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::math::{dot_bf16, dot_f32};
-use super::{is_plain_cpu, is_plain_f32, plain, read, slice_of};
+use super::values::{contiguous, plain, read, slice_of};
+use super::{is_plain_cpu, is_plain_f32};
 
 /// Rows up to which a product is bound by reading the weight, so that dot products win.
 const FEW_ROWS: usize = 8;
@@ -50,11 +51,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
         k, k_weight,
         "a linear layer of width {k_weight} was given width {k}"
     );
-    let mut weight = plain(weight);
-    // A view that is dense in itself is read where it lies.
-    if weight.layout().contiguous_offsets().is_none() {
-        weight = weight.to_contiguous();
-    }
+    let weight = contiguous(plain(weight));
     let values = read(x, |x| match weight.dtype() {
         DType::F32 => product(x, slice_of::<f32>(&weight), [m, k, n]),
         DType::BF16 => product(x, slice_of::<bf16>(&weight), [m, k, n]),

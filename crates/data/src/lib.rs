@@ -1,0 +1,31 @@
+//! Samples on their way to training: reading, checking, label masks, batches, cached features.
+//!
+//! Pillar 4 of Cambrian-1 (arXiv 2406.16860, section 4) from its reader's side. A [`SampleFile`]
+//! finds the [`Sample`]s of a file, a [`Masker`] turns one into tokens and says which of them are
+//! trained, [`order`] says which samples make a step, [`Prefetch`] prepares them ahead of it, and a
+//! [`FeatureStore`] keeps what frozen encoders saw. What cannot be used is counted and listed
+//! ([`Faults`]), never replaced by something else.
+
+pub mod error;
+pub mod faults;
+pub mod features;
+pub mod jsonl;
+pub mod mask;
+pub mod order;
+pub mod pictures;
+mod positioned;
+pub mod prefetch;
+pub mod sample;
+pub mod set;
+pub mod stream;
+
+pub use error::{DataError, Place, SampleError};
+pub use faults::{Fault, FaultKind, FaultLimit, Faults};
+pub use features::{FeatureStore, Features, Key, KeyParts, Precision};
+pub use jsonl::SampleFile;
+pub use mask::{Masker, Run, Tokenized};
+pub use order::{Modality, SampleLength};
+pub use pictures::PictureFolder;
+pub use prefetch::Prefetch;
+pub use sample::{Sample, Turn};
+pub use set::SampleSet;

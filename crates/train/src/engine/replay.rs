@@ -1,0 +1,161 @@
+//! A step that went wrong, in a folder, so that it can be run again.
+//!
+//! When a loss or a gradient is not finite the run stops at once: going on would write the damage
+//! into every weight. What is needed to see it again is small: the weights before the step, and
+//! which samples it was made of.
+
+use std::fs;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::loader::{StepPlan, load_step};
+use super::{parameters, run_folder};
+use crate::TrainError;
+use crate::task::Task;
+
+const BUNDLE: &str = "bundle.json";
+const WEIGHTS: &str = "weights.safetensors";
+
+/// What a step was made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The step, from 1.
+    pub step: u64,
+    /// Samples of a micro-batch.
+    pub micro: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Samples of the step.
+    pub plan: Vec<u32>,
+    /// Samples of each micro-batch.
+    pub samples: Vec<Vec<u32>>,
+    /// The loss; `null` if it is not a number.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// The gradients' norm; `null` if it is not a number.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub grad_norm: f64,
+    /// Part of the model that has the first bad gradient.
+    pub part: Option<String>,
+    /// Parameters whose gradients are not finite.
+    pub parameters: Vec<String>,
+}
+
+fn null_is_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// What running a bundle again showed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replayed {
+    /// Samples and summed loss of each micro-batch.
+    pub losses: Vec<(Vec<u32>, f64)>,
+    /// Parameters whose gradients are not finite, with the micro-batch that first shows it.
+    pub parameters: Vec<(usize, String)>,
+}
+
+impl Bundle {
+    /// Writes the bundle and the weights before the step.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write<M: Module>(&self, folder: &Path, module: &M) -> Result<(), TrainError> {
+        let io = |doing| {
+            move |source| TrainError::Io {
+                doing,
+                path: folder.to_path_buf(),
+                source,
+            }
+        };
+        fs::create_dir_all(folder).map_err(io("make"))?;
+        run_folder::write_values(
+            &folder.join(WEIGHTS),
+            &parameters::values(module, |p| p.trains),
+        )?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| TrainError::Refused(format!("could not write a bundle: {error}")))?;
+        fs::write(folder.join(BUNDLE), text).map_err(io("write"))
+    }
+
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
+        let path = folder.join(BUNDLE);
+        let text = fs::read_to_string(&path).map_err(|source| TrainError::Io {
+            doing: "read",
+            path: path.clone(),
+            source,
+        })?;
+        serde_json::from_str(&text).map_err(|error| {
+            TrainError::Refused(format!("{} is no bundle: {error}", path.display()))
+        })
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self {
+            loss, grad_norm, ..
+        } = self;
+        let place = match (&self.part, self.parameters.first()) {
+            (Some(part), Some(first)) => format!(
+                "in the gradients of part `{part}`, first `{first}` ({} parameters in all)",
+                self.parameters.len()
+            ),
+            (None, Some(first)) => format!("in the gradients, first `{first}`"),
+            _ => "in the loss".to_owned(),
+        };
+        format!(
+            "loss {loss}, gradient norm {grad_norm}: not finite {place}; samples {:?}",
+            self.plan
+        )
+    }
+
+    /// Runs the step again, micro-batch by micro-batch, on the weights of the bundle.
+    ///
+    /// # Errors
+    /// If the weights do not fit or the samples cannot be read.
+    pub fn replay<T: Task>(
+        &self,
+        folder: &Path,
+        task: &T,
+        module: T::Module,
+        device: &Device,
+    ) -> Result<Replayed, TrainError> {
+        let weights = run_folder::read_values(&folder.join(WEIGHTS))?;
+        let (module, misfits) = parameters::restore(module, weights);
+        if !misfits.is_empty() {
+            return Err(TrainError::Refused(format!(
+                "the weights in {} do not fit the model: {misfits:?}",
+                folder.display()
+            )));
+        }
+        let plan = StepPlan {
+            step: self.step - 1,
+            epoch: 0,
+            samples: self.plan.clone(),
+        };
+        let loaded = load_step(task, plan, self.micro, self.seed)?;
+        let terms: usize = loaded.batches.iter().map(|b| task.terms(b)).sum();
+        let mut replayed = Replayed {
+            losses: Vec::new(),
+            parameters: Vec::new(),
+        };
+        for (i, (batch, samples)) in loaded.batches.iter().zip(loaded.samples).enumerate() {
+            let scale = 1.0 / terms.max(1) as f64;
+            let (loss, gradients, _) = task.gradients(&module, batch, scale, device)?;
+            replayed.losses.push((samples, loss));
+            for name in parameters::non_finite(&module, &gradients) {
+                if !replayed.parameters.iter().any(|(_, known)| *known == name) {
+                    replayed.parameters.push((i, name));
+                }
+            }
+        }
+        Ok(replayed)
+    }
+}

@@ -1,0 +1,204 @@
+//! The two stages of the recipe.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module as _;
+use opabinia_data::features::{FeatureStore, Precision as StorePrecision};
+use opabinia_data::mask::Masker;
+use opabinia_data::pictures::PictureFolder;
+use opabinia_data::{Faults, SampleSet};
+use opabinia_image::ImageLimits;
+use opabinia_model::{EncoderPlacement, LoadModel, LossOptions, Model, SaveOptions};
+use opabinia_vision::Encoder;
+use opabinia_weights::WeightDtype;
+
+use super::names::NetworkNames;
+use super::{Done, Driven, Job, Order};
+use crate::TrainError;
+use crate::groups::Part;
+use crate::lora;
+use crate::recipe::{self, FeatureCache, ModelStart};
+use crate::stage::{Eyes, FrozenEyes, StageData, StageTask};
+
+/// The list of bad samples in the run's folder.
+const FAULTS: &str = "faults.jsonl";
+
+/// What samples are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    Training,
+    Validation,
+}
+
+impl Job<'_> {
+    /// Where the pictures of some samples are.
+    pub(super) fn pictures(&self, purpose: For) -> Option<&PathBuf> {
+        let data = &self.recipe.data;
+        match purpose {
+            For::Training => data.images.as_ref(),
+            For::Validation => data.validation_images.as_ref().or(data.images.as_ref()),
+        }
+    }
+
+    pub(super) fn stage(
+        &self,
+        wanted: &recipe::Model,
+        order: Order<'_>,
+    ) -> Result<Done, TrainError> {
+        let model = self.model(wanted)?;
+        let task = Arc::new(self.task(&model, &self.recipe.data.files, For::Training)?);
+        let validation = match &self.recipe.data.validation {
+            Some(file) => Some(self.task(&model, std::slice::from_ref(file), For::Validation)?),
+            None => None,
+        };
+        let connector = match &model.config.vision {
+            Some(vision) => {
+                let widths: Vec<usize> =
+                    model.network.encoders.iter().map(Encoder::width).collect();
+                Some(vision.connector(&widths, model.config.decoder.hidden)?)
+            }
+            None => None,
+        };
+        let names = NetworkNames::new(&model.config.decoder, connector.as_ref());
+        let driven = Driven {
+            module: model.network.clone(),
+            name_of: &|path: &str| names.of(path),
+            data: data_hash(task.sample_set()),
+            task: task.clone(),
+            validation,
+        };
+        let done = self.drive(driven, order, |_, network, folder| {
+            let mut model = model;
+            model.network = network.valid();
+            model.device = self.main.clone();
+            if let Some(lora) = &self.recipe.lora {
+                lora::write(&model.network.decoder, lora, folder)?;
+                model.network.decoder = lora::merge(model.network.decoder);
+            }
+            self.save(&model, folder)
+        })?;
+        Ok(match done {
+            Done::Trained(mut finished) => {
+                finished.faults = (task.faults().total() > 0).then(|| task.faults().summary());
+                Done::Trained(finished)
+            }
+            Done::Preflight(mut preflight) => {
+                preflight.shown = super::preflight::shown(&task)?;
+                preflight.faults = (task.faults().total() > 0).then(|| task.faults().summary());
+                Done::Preflight(preflight)
+            }
+            other @ Done::Replayed(_) => other,
+        })
+    }
+
+    /// The model to begin with, on the training device.
+    fn model(&self, wanted: &recipe::Model) -> Result<Model, TrainError> {
+        let mut options = LoadModel {
+            dtype: WeightDtype::F32,
+            device: self.device.clone(),
+            template: wanted.template.clone(),
+            ..LoadModel::default()
+        };
+        let mut model = match &wanted.start {
+            ModelStart::Folder { from, encoders } => {
+                for encoder in encoders {
+                    if let Some(path) = &encoder.weights {
+                        options.encoders.insert(encoder.name.clone(), path.clone());
+                    }
+                }
+                Model::load(from, &options)?.0
+            }
+            ModelStart::Parts { .. } => {
+                let parts = wanted.parts(self.recipe.seed);
+                let parts = parts.ok_or_else(|| {
+                    TrainError::Refused("the recipe names no parts of a model".into())
+                })?;
+                Model::assemble(&parts, &options)?.0
+            }
+        };
+        if let Some(length) = wanted.max_length {
+            model.config.max_length = length;
+        }
+        if let Some(path) = &wanted.adapter {
+            model.load_adapter(path)?;
+        }
+        if let Some(lora) = &self.recipe.lora {
+            model.network.decoder = lora::adapt(model.network.decoder, lora, self.recipe.seed);
+        }
+        Ok(model)
+    }
+
+    fn task(
+        &self,
+        model: &Model,
+        files: &[PathBuf],
+        purpose: For,
+    ) -> Result<StageTask, TrainError> {
+        let data = &self.recipe.data;
+        let samples = SampleSet::open(files)?;
+        let faults = if self.keeps && purpose == For::Training {
+            std::fs::create_dir_all(&self.folder).map_err(super::io("make", &self.folder))?;
+            Faults::with_list(samples.len(), data.max_bad, self.folder.join(FAULTS))?
+        } else {
+            Faults::new(samples.len(), data.max_bad)
+        };
+        let pictures = match self.pictures(purpose) {
+            Some(root) => Some(PictureFolder::open(root, ImageLimits::default())?),
+            None => None,
+        };
+        let masker = Masker::new(
+            model.template,
+            Arc::new(model.tokenizer.clone()),
+            model.config.max_length,
+        );
+        let options = LossOptions {
+            checkpointing: self.recipe.memory.gradient_checkpointing,
+            ..LossOptions::default()
+        };
+        let data = StageData {
+            grouped: self.recipe.groups_by_modality_length(),
+            faults,
+            samples,
+            pictures,
+        };
+        Ok(StageTask::new(
+            data,
+            masker?,
+            model,
+            self.eyes(model)?,
+            options,
+        ))
+    }
+
+    fn eyes(&self, model: &Model) -> Result<Eyes, TrainError> {
+        if self.recipe.rates().part(Part::Encoders).train {
+            let encoders = model.network.encoders.iter();
+            return Ok(Eyes::Train(encoders.map(Encoder::preprocessor).collect()));
+        }
+        let store = match &self.recipe.data.feature_cache {
+            FeatureCache::Folder(folder) if self.keeps => {
+                Some(FeatureStore::open(folder, StorePrecision::F16)?)
+            }
+            _ => None,
+        };
+        Ok(Eyes::Frozen(FrozenEyes::new(model, &self.main, store)))
+    }
+
+    fn save(&self, model: &Model, folder: &Path) -> Result<(), TrainError> {
+        let options = SaveOptions {
+            dtype: self.weights(),
+            encoders: EncoderPlacement::Towers,
+            ..SaveOptions::default()
+        };
+        model.save(folder, &options)?;
+        Ok(())
+    }
+}
+
+/// Hash of all files of samples.
+fn data_hash(samples: &SampleSet) -> String {
+    let hex = |hash: &[u8; 32]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hashes: Vec<String> = samples.files().iter().map(|f| hex(f.sha256())).collect();
+    hashes.join(" ")
+}

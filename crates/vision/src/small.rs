@@ -1,0 +1,49 @@
+//! The encoders of the small model that ships with this program, as it trains them.
+//!
+//! They are ordinary members of their families, only smaller, so that the small model runs on two
+//! cores in a moment. Their weights come with the model folder that uses them (`towers/`); the
+//! `config.json` there decides the sizes, as everywhere. These constants serve tables, and training
+//! where a recipe names no other configuration.
+
+use opabinia_nn::Activation;
+
+use crate::convnext::ConvNextConfig;
+use crate::siglip::{Layout, SiglipConfig};
+use crate::transformer::{FeedForwardKind, VitConfig};
+
+/// A transformer of 16 × 16 patches on pictures of 128 px.
+const VIT: VitConfig = VitConfig {
+    width: 128,
+    layers: 6,
+    heads: 4,
+    hidden: 512,
+    feed_forward: FeedForwardKind::Mlp(Activation::GeluTanh),
+    patch: 8,
+    side: 128,
+    eps: 1e-6,
+    qkv_bias: true,
+    layer_scale: false,
+};
+
+/// Language-supervised: a SigLIP, as transformers runs it.
+pub(crate) const SIGLIP: SiglipConfig = SiglipConfig {
+    vit: VIT,
+    layout: Layout::Transformers,
+};
+
+/// Self-supervised: a network of DINOv2's shape, trained as a masked autoencoder.
+pub(crate) const DINOV2: VitConfig = VitConfig {
+    feed_forward: FeedForwardKind::Mlp(Activation::Gelu),
+    layer_scale: true,
+    ..VIT
+};
+
+/// Language-supervised and convolutional, at a higher resolution.
+pub(crate) const CONVNEXT: ConvNextConfig = ConvNextConfig {
+    depths: [2, 2, 4, 2],
+    dims: [32, 64, 128, 256],
+    eps: 1e-6,
+};
+
+/// Side in pixels of the convolutional encoder's pictures.
+pub(crate) const CONVNEXT_SIDE: u32 = 256;
