@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "opabinia-image",
             "opabinia-llm",
             "opabinia-model",
+            "opabinia-nn",
         ],
     ),
     (

@@ -15,6 +15,7 @@ mod ci;
 mod failure;
 mod features;
 mod licences;
+mod model;
 mod workspace;
 
 use std::error::Error;
@@ -44,6 +45,8 @@ enum Task {
     Features(features::Features),
     /// Measures this program beside PyTorch.
     Bench(bench::Bench),
+    /// Trains the model that ships with the program, from nothing.
+    Model(model::Model),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Licences => licences::run(),
         Task::Features(task) => task.run(),
         Task::Bench(task) => task.run(),
+        Task::Model(task) => task.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,10 +12,12 @@ mod device;
 mod doctor;
 mod encode;
 mod encoders;
+mod eval;
 mod failure;
 mod inspect;
 mod interrupt;
 mod load;
+mod memory;
 mod output;
 mod parity;
 mod pull;
@@ -65,6 +67,8 @@ enum Verb {
     Model(ModelVerb),
     /// Train what a recipe says, and draw the curves of runs.
     Train(train::Train),
+    /// Score a model on questions, with and without their pictures.
+    Eval(eval::Eval),
     /// Make and show the small world: pictures with exact ground truth, and questions.
     #[command(subcommand)]
     World(world::World),
@@ -83,6 +87,7 @@ enum ModelVerb {
 }
 
 fn main() -> ExitCode {
+    memory::keep();
     let cli = Cli::parse();
     output::start_log();
     let done = match cli.verb {
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Eval(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

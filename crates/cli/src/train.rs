@@ -166,6 +166,9 @@ impl Train {
         if let Some(faults) = &finished.faults {
             output::note(&format!("bad samples were left out: {faults}"));
         }
+        if let Some(shortened) = &finished.shortened {
+            output::note(&format!("not all of every sample was used: {shortened}"));
+        }
         if self.json {
             let line = json!({
                 "done": finished.ending == Ending::Done,
@@ -367,9 +370,8 @@ fn shown(sample: &ShownSample) -> String {
 
 impl Compare {
     fn run(self) -> Outcome {
-        let curves = self.runs.iter().map(|run| Curve::read(run));
         let comparison = Comparison {
-            curves: curves.collect::<Result<_, _>>()?,
+            curves: Curve::read_all(&self.runs)?,
             band: self.band.as_deref().map(Curve::read).transpose()?,
             figure: self.figure,
             axis: self.axis.into(),

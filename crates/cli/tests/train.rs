@@ -128,9 +128,8 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
 
     ground.train("instruct", &whole).ok();
     // Any steps will do; the process's number chooses.
-    let (first, second) = match std::process::id() as usize % 25 {
-        n => (1 + n % 5, 6 + n / 5),
-    };
+    let any = std::process::id() as usize % 25;
+    let (first, second) = (1 + any % 5, 6 + any / 5);
     for lines in [first, second] {
         let at = ("runs/killed", lines);
         let kill = |child: &mut std::process::Child| child.kill().unwrap();
@@ -313,6 +312,43 @@ fn a_folder_belongs_to_one_run() {
         .train("instruct", &[&out[..], &divided].concat())
         .ok();
     run.mentions(&["step 2/4", "step 3/4", "step 4/4"]);
+    ground.train("instruct", &["--out", "runs/undivided"]).ok();
+    assert_eq!(ground.log("runs/mine"), ground.log("runs/undivided"));
+}
+
+#[test]
+fn what_is_left_out_of_samples_is_said() {
+    let ground = Ground::shared();
+    let answer = "a ball, and another ball".repeat(40);
+    let half_empty = json!({"conversations": [
+        {"from": "human", "value": "What?"}, {"from": "gpt", "value": ""},
+        {"from": "human", "value": "And this?"}, {"from": "gpt", "value": "a cone"},
+    ]});
+    ground.write(
+        "long.jsonl",
+        &format!("{}\n{half_empty}\n", sample(None, &answer)),
+    );
+    let data = [
+        "--set",
+        "data.files=[\"long.jsonl\"]",
+        "--set",
+        "model.max_length=100",
+    ];
+    let run = [
+        "--set",
+        "batch.micro=1",
+        "--set",
+        "schedule.steps=1",
+        "--out",
+        "runs/long",
+    ];
+    ground
+        .train("instruct", &[&data[..], &run].concat())
+        .ok()
+        .mentions(&[
+            "1 times a sample was longer than `model.max_length`",
+            "1 times a question or its answer was empty",
+        ]);
 }
 
 /// A conversation as a line of a file of samples.
@@ -425,7 +461,7 @@ fn bad_samples_are_counted_listed_and_bounded() {
         "--out",
         "runs/one-bad",
     ];
-    train("0", &one).fails_with(1, &["bad/one.jsonl:2", "trained token"]);
+    train("0", &one).fails_with(1, &["bad/one.jsonl:2", "no trainable token"]);
 }
 
 #[test]

@@ -29,7 +29,10 @@ pub fn wilson(share: f64, n: usize) -> Interval {
     let n = n as f64;
     let spread = Z * Z / n;
     let centre = share + spread / 2.0;
-    let half = Z * (share * (1.0 - share) / n + spread / (4.0 * n)).max(0.0).sqrt();
+    let half = Z
+        * (share * (1.0 - share) / n + spread / (4.0 * n))
+            .max(0.0)
+            .sqrt();
     Interval {
         low: ((centre - half) / (1.0 + spread)).max(0.0),
         high: ((centre + half) / (1.0 + spread)).min(1.0),

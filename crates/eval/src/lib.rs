@@ -14,6 +14,7 @@
 mod candidate;
 mod digest;
 mod error;
+mod examiner;
 mod interval;
 mod plan;
 mod questions;
@@ -21,6 +22,7 @@ mod record;
 mod run;
 mod run_folder;
 mod scorer;
+mod settings;
 pub mod summary;
 mod vision;
 

@@ -96,33 +96,38 @@ fn same(one: &str, other: &str) -> bool {
 /// no percent sign behind them, American spelling of colours.
 #[must_use]
 pub fn normalise(text: &str) -> String {
-    let words: Vec<String> = text
-        .to_lowercase()
-        .split_whitespace()
-        .map(trim_punctuation)
-        .filter(|word| !word.is_empty())
-        .map(spell)
-        .collect();
+    let lower = text.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
     let words = match words.as_slice() {
-        [article, rest @ ..] if !rest.is_empty() && is_article(article) => rest,
+        [first, rest @ ..] if is_article(first) && rest.iter().any(|word| !is_bare(word)) => rest,
         all => all,
     };
+    let words = words.iter().map(|word| trim_punctuation(word));
+    let words: Vec<String> = words.filter(|word| !word.is_empty()).map(spell).collect();
     words.join(" ")
 }
 
+/// Whether a word is an article. With a point behind it, as in `A. red`, it is the letter of an
+/// option.
 fn is_article(word: &str) -> bool {
-    matches!(word, "a" | "an" | "the")
+    matches!(word.trim_start_matches(MARKS), "a" | "an" | "the")
 }
 
+/// Whether a word is nothing but punctuation.
+fn is_bare(word: &str) -> bool {
+    trim_punctuation(word).is_empty()
+}
+
+/// Punctuation that may stand around a word.
+const MARKS: &[char] = &[
+    '.', ',', ';', ':', '!', '?', '\'', '"', '(', ')', '[', ']', '{', '}', '<', '>', '*', '_', '`',
+    '~', '-', '–', '—', '…', '“', '”', '„', '‘', '’', '«', '»', '¿', '¡',
+];
+
 /// A word without the punctuation around it. A minus sign and a point before a digit belong to the
-/// number, and so does nothing behind it.
+/// number.
 fn trim_punctuation(word: &str) -> &str {
-    const MARKS: &[char] = &[
-        '.', ',', ';', ':', '!', '?', '\'', '"', '(', ')', '[', ']', '{', '}', '<', '>', '*', '_',
-        '`', '~', '-', '–', '—', '…', '“', '”', '„', '‘', '’', '«', '»', '¿', '¡',
-    ];
-    let word = word.trim_end_matches(MARKS);
-    let mut rest = word;
+    let mut rest = word.trim_end_matches(MARKS);
     while let Some(mark) = rest.chars().next().filter(|mark| MARKS.contains(mark)) {
         let behind = &rest[mark.len_utf8()..];
         let before_digit = behind.starts_with(|next: char| next.is_ascii_digit());
@@ -150,8 +155,25 @@ fn spell(word: &str) -> String {
 /// `zero` to `ninety-nine`.
 fn number_word(word: &str) -> Option<usize> {
     const SMALL: [&str; 20] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-        "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
         "nineteen",
     ];
     const TENS: [&str; 8] = [
@@ -181,7 +203,9 @@ fn plain_number(word: &str) -> Option<String> {
     let mut groups = whole.split(',');
     let first = groups.next()?;
     let grouped = groups.clone().next().is_none() || (1..=3).contains(&first.len());
-    let rest_fits = groups.clone().all(|group| group.len() == 3 && all_digits(group));
+    let rest_fits = groups
+        .clone()
+        .all(|group| group.len() == 3 && all_digits(group));
     if first.is_empty() || !all_digits(first) || !grouped || !rest_fits || !all_digits(fraction) {
         return None;
     }
@@ -267,13 +291,31 @@ mod tests {
     #[test]
     fn letters_and_texts_of_options() {
         let options = ["red", "two balls", "a"];
-        let right = ["B", "b", "(B)", "B.", "B) two balls", "(b) 2 balls", "two balls"];
+        let right = [
+            "B",
+            "b",
+            "(B)",
+            "B.",
+            "B) two balls",
+            "(b) 2 balls",
+            "two balls",
+        ];
         for answer in right {
             for key in ["two balls", "B"] {
                 assert!(judge(answer, key, &options, true), "`{answer}` for `{key}`");
             }
         }
-        let wrong = ["A", "A. two balls", "B. red", "(B", "ball", "Both", "D", "z", "é"];
+        let wrong = [
+            "A",
+            "A. two balls",
+            "B. red",
+            "(B",
+            "ball",
+            "Both",
+            "D",
+            "z",
+            "é",
+        ];
         for answer in wrong {
             assert!(!judge(answer, "two balls", &options, true), "`{answer}`");
         }

@@ -4,7 +4,7 @@
 //! that shipped with the program can be drawn as a band: its running mean plus and minus one
 //! standard deviation, which is what a healthy run of the same recipe should stay within.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
@@ -75,6 +75,23 @@ pub struct Curve {
 }
 
 impl Curve {
+    /// Reads the logs of runs; each is called by as many of the last folders of its path as tell it
+    /// from the others.
+    ///
+    /// # Errors
+    /// If there is no log, or nothing in it.
+    pub fn read_all(runs: &[PathBuf]) -> Result<Vec<Self>, TrainError> {
+        let curves = runs.iter().zip(labels(runs));
+        curves
+            .map(|(run, name)| {
+                Ok(Self {
+                    name,
+                    ..Self::read(run)?
+                })
+            })
+            .collect()
+    }
+
     /// Reads the log of a run; its name is that of the folder.
     ///
     /// # Errors
@@ -87,11 +104,10 @@ impl Curve {
                 run.display()
             )));
         }
-        let name = run.file_name().map_or_else(
-            || run.display().to_string(),
-            |name| name.to_string_lossy().into_owned(),
-        );
-        Ok(Self { name, records })
+        Ok(Self {
+            name: last_folders(run, 1),
+            records,
+        })
     }
 
     /// The points of a figure: `loss`, `grad_norm`, `lr` (the largest part's) or a metric.
@@ -126,6 +142,26 @@ impl Curve {
     }
 }
 
+/// The end of a path.
+fn last_folders(path: &Path, count: usize) -> String {
+    let folders: Vec<_> = path.iter().map(|folder| folder.to_string_lossy()).collect();
+    folders[folders.len().saturating_sub(count)..].join("/")
+}
+
+/// Names for folders, short and, unless the same folder is given twice, different.
+fn labels(paths: &[PathBuf]) -> Vec<String> {
+    let name = |path: &PathBuf| {
+        let longest = path.iter().count();
+        let is_alone = |&count: &usize| {
+            let name = last_folders(path, count);
+            let same = |other: &&PathBuf| last_folders(other, count) == name;
+            paths.iter().filter(same).count() == 1
+        };
+        last_folders(path, (1..longest).find(is_alone).unwrap_or(longest))
+    };
+    paths.iter().map(name).collect()
+}
+
 /// What is drawn.
 #[derive(Clone, Debug)]
 pub struct Comparison {
@@ -153,8 +189,13 @@ struct Line {
 impl Line {
     fn new(curve: &Curve, comparison: &Comparison) -> Self {
         let raw = curve.points(&comparison.figure, comparison.axis);
-        // A window of about one fiftieth of the run shows its course and hides its noise.
-        let (mean, deviation) = running(&raw, (raw.len() / 50).clamp(1, 200));
+        // A fiftieth of the run on both sides shows its course and hides its noise; a learning rate
+        // has none.
+        let reach = match comparison.figure.as_str() {
+            "lr" => 0,
+            _ => (raw.len() / 50).min(200),
+        };
+        let (mean, deviation) = running(&raw, reach);
         let validation = if comparison.figure == "loss" {
             curve.validation(comparison.axis)
         } else {
@@ -170,21 +211,19 @@ impl Line {
     }
 }
 
-/// Exponential running mean and standard deviation with the given time constant in points.
-fn running(points: &[(f64, f64)], window: usize) -> (Vec<(f64, f64)>, Vec<f64>) {
-    let keep = 1.0 - 1.0 / window as f64;
-    let (mut weight, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    points
-        .iter()
-        .map(|&(x, y)| {
-            weight = weight * keep + 1.0;
-            sum = sum * keep + y;
-            squares = squares * keep + y * y;
-            let mean: f64 = sum / weight;
-            let variance: f64 = squares / weight - mean * mean;
-            ((x, mean), variance.max(0.0).sqrt())
-        })
-        .unzip()
+/// Mean and standard deviation of each point and its `reach` neighbours on both sides, fewer at the
+/// ends; centred, so that the mean does not run behind a curve that falls.
+fn running(points: &[(f64, f64)], reach: usize) -> (Vec<(f64, f64)>, Vec<f64>) {
+    let mean_and_deviation = |(i, &(x, _)): (usize, &(f64, f64))| {
+        let reach = reach.min(i);
+        let last = (i + reach).min(points.len() - 1);
+        let window = &points[i - reach..=last];
+        let count = window.len() as f64;
+        let mean = window.iter().map(|(_, y)| y).sum::<f64>() / count;
+        let squares = window.iter().map(|(_, y)| (y - mean).powi(2));
+        ((x, mean), (squares.sum::<f64>() / count).sqrt())
+    };
+    points.iter().enumerate().map(mean_and_deviation).unzip()
 }
 
 impl Comparison {
@@ -287,13 +326,15 @@ where
     X: Ranged<ValueType = f64>,
     Y: Ranged<ValueType = f64>,
 {
+    // What lies above would be drawn along the upper edge.
+    let top = chart.y_range().end;
     if let Some(band) = band {
         let grey = RGBColor(120, 120, 120);
         let upper = band
             .mean
             .iter()
             .zip(&band.deviation)
-            .map(|(&(x, y), d)| (x, y + d));
+            .map(|(&(x, y), d)| (x, (y + d).min(top)));
         let lower = band
             .mean
             .iter()
@@ -309,7 +350,8 @@ where
             });
     }
     for (line, colour) in lines.iter().zip(COLOURS.into_iter().cycle()) {
-        chart.draw_series(LineSeries::new(line.raw.iter().copied(), colour.mix(0.2)))?;
+        let raw = line.raw.iter().copied().filter(|(_, y)| *y <= top);
+        chart.draw_series(LineSeries::new(raw, colour.mix(0.2)))?;
         chart
             .draw_series(LineSeries::new(
                 line.mean.iter().copied(),
@@ -338,11 +380,12 @@ where
 
 type Span = std::ops::Range<f64>;
 
-/// The spans of both axes, the first steps' spikes cut off.
+/// The spans of both axes: all running means, and of single steps all but the highest spikes.
 fn ranges<'a>(lines: impl Iterator<Item = &'a Line>, logarithmic: bool) -> Option<(Span, Span)> {
-    let mut right = 0.0f64;
+    let (mut right, mut top) = (0.0f64, f64::NEG_INFINITY);
     let mut values = Vec::new();
     for line in lines {
+        top = line.mean.iter().map(|(_, y)| *y).fold(top, f64::max);
         let shown = line.raw.iter().chain(&line.validation);
         for &(x, y) in shown.filter(|(_, y)| !logarithmic || *y > 0.0) {
             right = right.max(x);
@@ -354,7 +397,9 @@ fn ranges<'a>(lines: impl Iterator<Item = &'a Line>, logarithmic: bool) -> Optio
     }
     values.sort_by(f64::total_cmp);
     let low = values[0];
-    let high = values[(values.len() - 1) * 99 / 100].max(low + low.abs() * 1e-3 + 1e-12);
+    let high = values[(values.len() - 1) * 99 / 100]
+        .max(top)
+        .max(low + low.abs() * 1e-3 + 1e-12);
     let span = if logarithmic {
         low * 0.9..high * 1.1
     } else {
@@ -457,6 +502,25 @@ mod tests {
         let curve = curve("x", 1.0);
         assert_eq!(curve.points("loss", Axis::Samples)[1].0, 16.0);
         assert!((curve.points("loss", Axis::Minutes)[119].0 - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn names_are_as_long_as_they_must_be() {
+        let paths = ["runs/a/align", "runs/b/align", "instruct/", "x/y"].map(PathBuf::from);
+        assert_eq!(labels(&paths), ["a/align", "b/align", "instruct", "y"]);
+        let twice = ["runs/a", "runs/a"].map(PathBuf::from);
+        assert_eq!(labels(&twice), ["runs/a", "runs/a"]);
+    }
+
+    #[test]
+    fn the_running_mean_does_not_lag() {
+        let points: Vec<_> = (0..9)
+            .map(|x| (f64::from(x), 10.0 - f64::from(x)))
+            .collect();
+        let (mean, deviation) = running(&points, 2);
+        assert_eq!(mean[..7], points[..7]);
+        assert_eq!(mean[8], (8.0, 3.0));
+        assert!((deviation[4] - 2f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]

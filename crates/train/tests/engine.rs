@@ -142,7 +142,7 @@ fn settings(module: &Mlp) -> Settings {
         }),
         optimizer: AdamWConfig::default(),
         clip: Some(1.0),
-        assignment: Arc::new(Assignment::new(shapes, |path| path.to_owned(), &rates)),
+        assignment: Arc::new(Assignment::new(shapes, str::to_owned, &rates)),
         save_every: 3,
         keep: 2,
         keep_best: true,

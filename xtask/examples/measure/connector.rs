@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use burn::prelude::*;
 use opabinia_connector::sampler::Windows;
-use opabinia_connector::{LayerType, PictureSize, Sampler, SamplerConfig, Sva, SvaConfig};
+use opabinia_connector::{
+    GlobalContext, LayerType, PictureSize, Sampler, SamplerConfig, Sva, SvaConfig,
+};
 use opabinia_nn::{FeatureGrid, Grid, Trace};
 
 use crate::weights::{activations, count, fill};
@@ -65,6 +67,7 @@ fn aggregator(dtype: WeightFormat, depth: usize, device: &Device) -> Fallible<Wo
     Ok(Workload {
         parameters: count(&sva),
         amount: 1.0,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let start = Instant::now();
             let (tokens, _) = sva.forward(&grids, &[square], &mut Trace::off())?;
@@ -92,10 +95,12 @@ fn in_llm_layer(dtype: WeightFormat, device: &Device) -> Workload {
         visible: None,
     };
     let hidden: Tensor<2> = activations([tokens, HIDDEN], device);
-    let context: Tensor<2> = activations([tokens, WIDTH], device);
+    // A context of its own for each token, as the peer has it.
+    let context = GlobalContext::even(activations([tokens, WIDTH], device));
     Workload {
         parameters: count(&sampler),
         amount: 1.0,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let start = Instant::now();
             let updated = sampler.forward(hidden.clone(), &context, &windows, &mut Trace::off());

@@ -110,6 +110,7 @@ fn prefill(model: Model) -> Workload {
     Workload {
         parameters: count(&model.decoder),
         amount: model.prompt_len() as f64,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let mut parts = Parts::default();
             model.run(model.prompt.clone(), &mut KvCache::new(), &mut parts)?;
@@ -126,6 +127,7 @@ fn decode(model: Model) -> Fallible<Workload> {
     Ok(Workload {
         parameters: count(&model.decoder),
         amount: ANSWER as f64,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let mut parts = Parts::default();
             for _ in 0..ANSWER {

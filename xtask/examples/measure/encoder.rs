@@ -37,6 +37,7 @@ pub(crate) fn workload(
     Ok(Workload {
         parameters: count(&encoder),
         amount: 1.0,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let start = Instant::now();
             let features = encoder.encode(pixels.clone(), Some(Grid::square(tokens)));

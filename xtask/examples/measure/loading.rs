@@ -62,6 +62,7 @@ pub(crate) fn workload(
     Ok(Workload {
         parameters: count(&net(layers, &device)),
         amount: std::fs::metadata(&path)?.len() as f64,
+        losses: Vec::new(),
         pass: Box::new(move || {
             let start = Instant::now();
             let checkpoint = Checkpoint::open(&path)?;

@@ -3,12 +3,13 @@
 //! It builds a network of the published size with random weights, runs it once to warm up, and then
 //! runs it again for every line on standard input, so that whoever drives it can let two processes
 //! take turns. Each pass answers with its seconds, the end of the input with the peak memory; the
-//! Python peers in `benches/peers` speak the same protocol.
+//! Python peers in `benches/peers` speak the same protocol. What trains also tells the losses of its
+//! first steps, and every side may tell what memory is resident.
 //!
 //! ```text
-//! ▶ {"ready":{"about":"opabinia 0.1.0","parameters":303179776,"amount":1.0}}
+//! ▶ {"ready":{"about":"opabinia 0.1.0","parameters":303179776,"amount":1.0,"losses":[]}}
 //! ◀ (newline)
-//! ▶ {"pass":{"seconds":1.234}}
+//! ▶ {"pass":{"seconds":1.234,"resident":900000000}}
 //! ◀ (end of input)
 //! ▶ {"peak":{"bytes":1500000000}}
 //! ```
@@ -19,6 +20,7 @@ mod connector;
 mod decoder;
 mod encoder;
 mod loading;
+mod training;
 mod weights;
 
 use std::error::Error;
@@ -43,7 +45,8 @@ struct Arguments {
     /// Networks of a few layers, to try the machinery.
     #[arg(long)]
     smoke: bool,
-    /// The checkpoint that `load` reads; written if it does not exist.
+    /// The checkpoint that `load` reads, written if it does not exist; or the file for the weights that
+    /// a training step starts from.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
 }
@@ -64,6 +67,8 @@ pub(crate) struct Workload {
     pub(crate) parameters: u64,
     /// Work of one pass: pictures, tokens or bytes.
     pub(crate) amount: f64,
+    /// Of the first steps of training, where a peer can start from the same weights.
+    pub(crate) losses: Vec<f64>,
     /// One pass; returns its seconds.
     pub(crate) pass: Box<dyn FnMut() -> Fallible<f64>>,
 }
@@ -76,12 +81,15 @@ fn main() -> Fallible<()> {
         "about": format!("opabinia {}", env!("CARGO_PKG_VERSION")),
         "parameters": workload.parameters,
         "amount": workload.amount,
+        "losses": workload.losses,
+        "resident": memory("VmRSS:"),
     }}))?;
     for line in io::stdin().lock().lines() {
         line?;
-        say(&json!({"pass": {"seconds": (workload.pass)()?}}))?;
+        let seconds = (workload.pass)()?;
+        say(&json!({"pass": {"seconds": seconds, "resident": memory("VmRSS:")}}))?;
     }
-    say(&json!({"peak": {"bytes": peak_bytes()}}))
+    say(&json!({"peak": {"bytes": memory("VmHWM:")}}))
 }
 
 fn build(arguments: &Arguments) -> Fallible<Workload> {
@@ -91,6 +99,9 @@ fn build(arguments: &Arguments) -> Fallible<Workload> {
         Some(("encoder", name)) => encoder::workload(name, dtype, smoke, &device),
         Some(("connector", name)) => connector::workload(name, dtype, smoke, &device),
         Some(("llm", name)) => decoder::workload(name, dtype, smoke, &device),
+        Some(("training", name)) => {
+            training::workload(name, smoke, arguments.checkpoint.as_deref())
+        }
         None if arguments.workload == "load" => {
             let path = arguments.checkpoint.as_deref();
             loading::workload(
@@ -109,10 +120,10 @@ fn say(message: &Value) -> Fallible<()> {
     Ok(io::stdout().flush()?)
 }
 
-/// Peak resident memory of this process, where the system tells.
-fn peak_bytes() -> Option<u64> {
+/// Resident memory of this process, now (`VmRSS:`) or at its peak (`VmHWM:`), where the system tells.
+fn memory(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
     let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -65,6 +65,8 @@ pub struct Finished {
     pub seconds: f64,
     /// Bad samples in words, if there were any.
     pub faults: Option<String>,
+    /// What was left out of other samples by this call, in words, if anything was.
+    pub shortened: Option<String>,
 }
 
 /// What a call is to do with a recipe.
@@ -262,6 +264,7 @@ impl Job<'_> {
             model,
             seconds: outcome.state.totals.seconds,
             faults: None,
+            shortened: None,
         })
     }
 

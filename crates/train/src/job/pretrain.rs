@@ -87,10 +87,11 @@ impl Job<'_> {
         samples: &[Sample],
         folder: &Path,
     ) -> Result<Tokenizer, TrainError> {
-        if !self.keeps || RunFolder::open(&self.folder)?.newest()?.is_some() {
-            if folder.join("tokenizer_config.json").is_file() {
-                return Ok(Tokenizer::from_folder(folder)?);
-            }
+        let is_there = folder.join("tokenizer_config.json").is_file();
+        // Without a checkpoint, an earlier call may have been killed while it wrote this one.
+        let is_whole = || Ok::<_, TrainError>(RunFolder::open(&self.folder)?.newest()?.is_some());
+        if is_there && (!self.keeps || is_whole()?) {
+            return Ok(Tokenizer::from_folder(folder)?);
         }
         let mut texts = vec![template.system.clone()];
         for sample in samples {

@@ -81,6 +81,7 @@ impl Job<'_> {
         Ok(match done {
             Done::Trained(mut finished) => {
                 finished.faults = (task.faults().total() > 0).then(|| task.faults().summary());
+                finished.shortened = task.shortened();
                 Done::Trained(finished)
             }
             Done::Preflight(mut preflight) => {

@@ -1,0 +1,291 @@
+//! The first stage of the recipe as `train` runs it: the shipped recipes of the small model, on a
+//! world of a few pictures.
+//!
+//! Everything is made in a temporary folder: the world, a decoder (one step of its own recipe, for the
+//! tokenizer), encoders with random weights. What is timed are the steps, reading and waiting for
+//! data included; loading the model and saving the result are not.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{JoinHandle, spawn};
+use std::time::Instant;
+
+use burn::prelude::*;
+use opabinia_model::config::ConnectorKeys;
+use opabinia_nn::Grid;
+use opabinia_train::engine::record::{Observer, StepRecord, Unobserved};
+use opabinia_train::job::{self, Finished, JobOptions};
+use opabinia_train::recipe::{FeatureCache, ModelStart, Recipe, Work};
+use opabinia_vision::{Encoder, EncoderSpec};
+use opabinia_weights::WeightDtype;
+use opabinia_world::make::{MakeOptions, make};
+use tempfile::TempDir;
+
+use crate::{Fallible, Workload};
+
+const DECODER: &str = include_str!("../../../../recipes/small/decoder.toml");
+const ALIGN: &str = include_str!("../../../../recipes/small/align.toml");
+
+/// Pictures of the world, each with one sample of the first stage.
+const PICTURES: usize = 256;
+/// Samples of a step of the long run.
+const LONG_BATCH: usize = 4;
+
+/// A pass is an epoch. With the cache the first epoch, which fills it, is the one that warms up.
+pub(super) fn epoch(smoke: bool, cached: bool) -> Fallible<Workload> {
+    let ground = Ground::new(if smoke { 8 } else { PICTURES }, Size::Small)?;
+    let mut recipe = ground.align()?;
+    if cached {
+        recipe.data.feature_cache = FeatureCache::Folder(ground.path("features"));
+    }
+    if smoke {
+        (recipe.batch.global, recipe.batch.micro) = (4, 2);
+    }
+    let mut runs = 0;
+    Ok(Workload {
+        // The task knows its network, and both sides of the comparison run the same one.
+        parameters: 0,
+        amount: ground.pictures as f64,
+        losses: Vec::new(),
+        pass: Box::new(move || {
+            runs += 1;
+            let folder = ground.path(&format!("runs/{runs}"));
+            let finished = run(&recipe, &folder, &mut Unobserved)?;
+            std::fs::remove_dir_all(folder)?;
+            Ok(finished.seconds)
+        }),
+    })
+}
+
+/// A tiny model for many steps. The first pass ends after a few of them, with the run at a halt; the
+/// second one at the end of the run. What the process holds then can be compared.
+pub(super) fn long(smoke: bool) -> Fallible<Workload> {
+    let (halt, steps) = if smoke { (2, 6) } else { (100, 2000) };
+    let ground = Ground::new(if smoke { 8 } else { PICTURES }, Size::Tiny)?;
+    let mut recipe = ground.align()?;
+    recipe.data.feature_cache = FeatureCache::Folder(ground.path("features"));
+    (recipe.batch.global, recipe.batch.micro) = (LONG_BATCH, LONG_BATCH / 2);
+    (recipe.schedule.epochs, recipe.schedule.steps) = (None, Some(steps));
+    let mut run = Some(LongRun::NotYet(ground, recipe));
+    Ok(Workload {
+        parameters: 0,
+        amount: ((steps - halt) * LONG_BATCH as u64) as f64,
+        losses: Vec::new(),
+        pass: Box::new(move || {
+            let start = Instant::now();
+            run = match run.take().ok_or("the run is over")? {
+                LongRun::NotYet(ground, recipe) => Some(LongRun::start(ground, recipe, halt)?),
+                LongRun::Halted(halted) => {
+                    halted.finish()?;
+                    None
+                }
+            };
+            Ok(start.elapsed().as_secs_f64())
+        }),
+    })
+}
+
+enum LongRun {
+    NotYet(Ground, Recipe),
+    Halted(Halted),
+}
+
+/// A run that waits after a step.
+struct Halted {
+    go_on: Sender<()>,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+impl LongRun {
+    /// Runs on a thread of its own until the step after which it halts.
+    fn start(ground: Ground, recipe: Recipe, halt: u64) -> Fallible<Self> {
+        let (halted, has_halted) = channel();
+        let (go_on, may_go_on) = channel();
+        let thread = spawn(move || {
+            let mut observer = Halting {
+                at: halt,
+                halted,
+                may_go_on,
+            };
+            let result = run(&recipe, &ground.path("runs/long"), &mut observer);
+            result.map(|_| ()).map_err(|error| error.to_string())
+        });
+        let halted = Halted { go_on, thread };
+        if has_halted.recv().is_err() {
+            halted.finish()?;
+            return Err("the run was over before it halted".into());
+        }
+        Ok(Self::Halted(halted))
+    }
+}
+
+impl Halted {
+    fn finish(self) -> Fallible<()> {
+        // If nobody listens the thread has ended, and says why.
+        let _ = self.go_on.send(());
+        let ended = self.thread.join().map_err(|_| "the run panicked")?;
+        Ok(ended?)
+    }
+}
+
+/// Holds a run after one of its steps until it is told to go on.
+struct Halting {
+    at: u64,
+    halted: Sender<()>,
+    may_go_on: Receiver<()>,
+}
+
+impl Observer for Halting {
+    fn begin(&mut self, _: u64, _: u64) {}
+
+    fn step(&mut self, record: &StepRecord, _: u64) {
+        if record.step == self.at {
+            // Without a listener there is nothing to wait for.
+            let _ = self.halted.send(());
+            let _ = self.may_go_on.recv();
+        }
+    }
+
+    fn note(&mut self, _: &str) {}
+}
+
+/// How big the model is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// As the recipes have it.
+    Small,
+    /// As small as the machinery allows.
+    Tiny,
+}
+
+/// A folder with everything that the first stage needs; gone with this value.
+struct Ground {
+    folder: TempDir,
+    pictures: usize,
+    size: Size,
+}
+
+impl Ground {
+    fn new(pictures: usize, size: Size) -> Fallible<Self> {
+        let ground = Self {
+            folder: tempfile::tempdir()?,
+            pictures,
+            size,
+        };
+        let options = MakeOptions {
+            pictures_train: pictures,
+            pictures_test: 0,
+            texts: pictures,
+            annotations: false,
+            ..MakeOptions::default()
+        };
+        make(&ground.path("world"), &options, &|_| ())?;
+        ground.make_decoder()?;
+        ground.make_encoders()?;
+        Ok(ground)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One step of the decoder's recipe: a folder with configuration, weights and tokenizer.
+    fn make_decoder(&self) -> Fallible<()> {
+        let mut recipe = Recipe::parse(Path::new("recipes/small/decoder.toml"), DECODER)?;
+        let world = ["text", "instruct", "align"];
+        let files = world.map(|name| self.path(&format!("world/train/{name}.jsonl")));
+        recipe.data.files = files.into();
+        recipe.data.validation = None;
+        (recipe.schedule.epochs, recipe.schedule.steps) = (None, Some(1));
+        (recipe.batch.global, recipe.batch.micro) = (2, 1);
+        if let (Size::Tiny, Work::Language { decoder, .. }) = (self.size, &mut recipe.work) {
+            (decoder.hidden, decoder.layers, decoder.intermediate) = (48, 2, 96);
+        }
+        run(&recipe, &self.path("decoder"), &mut Unobserved)?;
+        Ok(())
+    }
+
+    fn make_encoders(&self) -> Fallible<()> {
+        let recipe = Recipe::parse(Path::new("recipes/small/align.toml"), ALIGN)?;
+        for name in encoder_names(&recipe) {
+            let encoder = Encoder::random(&EncoderSpec::parse(&name)?, &Device::flex())?;
+            encoder.save(&self.path(&name), WeightDtype::F32)?;
+        }
+        Ok(())
+    }
+
+    /// The recipe of the first stage with everything in this folder, and without a cache.
+    fn align(&self) -> Fallible<Recipe> {
+        let mut recipe = Recipe::parse(Path::new("recipes/small/align.toml"), ALIGN)?;
+        recipe.data.files = vec![self.path("world/train/align.jsonl")];
+        recipe.data.images = Some(self.path("world/train"));
+        recipe.data.feature_cache = FeatureCache::Off;
+        recipe.data.validation = None;
+        recipe.data.validation_images = None;
+        (recipe.schedule.epochs, recipe.schedule.steps) = (Some(1), None);
+        if let Work::Align(model) = &mut recipe.work
+            && let ModelStart::Parts {
+                decoder,
+                encoders,
+                connector,
+                ..
+            } = &mut model.start
+        {
+            *decoder = self.path("decoder").join(job::MODEL);
+            for encoder in encoders {
+                encoder.weights = Some(self.path(&encoder.name));
+            }
+            if self.size == Size::Tiny {
+                *connector = tiny(connector.clone());
+            }
+        }
+        Ok(recipe)
+    }
+}
+
+/// Published names of the encoders of a recipe.
+fn encoder_names(recipe: &Recipe) -> Vec<String> {
+    match &recipe.work {
+        Work::Align(model) => match &model.start {
+            ModelStart::Parts { encoders, .. } => {
+                encoders.iter().map(|part| part.name.clone()).collect()
+            }
+            ModelStart::Folder { .. } => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// An SVA of the same kind with one narrow layer before the decoder, fewer queries, one layer inside.
+fn tiny(connector: ConnectorKeys) -> ConnectorKeys {
+    let cells = Grid::square(4);
+    match connector {
+        ConnectorKeys::Sva {
+            layer_type, in_llm, ..
+        } => ConnectorKeys::Sva {
+            width: 32,
+            query_grids: vec![cells],
+            token_grid: cells,
+            depth: 1,
+            layer_type,
+            in_llm: in_llm.map(|mut layers| {
+                layers.count = 1;
+                layers
+            }),
+        },
+        other @ ConnectorKeys::Projector { .. } => other,
+    }
+}
+
+fn run(recipe: &Recipe, folder: &Path, observer: &mut dyn Observer) -> Fallible<Finished> {
+    let options = JobOptions {
+        folder: Some(folder.to_path_buf()),
+        devices: vec![Device::flex()],
+        memory: None,
+        disk: None,
+        at_most: None,
+        stop: &AtomicBool::new(false),
+    };
+    Ok(job::run(recipe, &options, observer)?)
+}

@@ -1,0 +1,228 @@
+//! `cargo xtask model`: the model that ships with the program, from nothing.
+//!
+//! Every step is a command of the program itself, so what is shown here is what a user can do. Each of
+//! them goes on where it was interrupted, and so does this task. At the end the model, the recipes'
+//! resolved forms, the logs of the runs and the table of scores are put into `models/small`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::failure::{Failure, Outcome};
+
+/// Where the shipped model lies.
+const SHIPPED: &str = "models/small";
+/// The world that it lives in.
+const WORLD: &str = "data/world";
+/// Its recipes in the order in which they build on each other.
+const STAGES: [&str; 6] = [
+    "decoder",
+    "language-encoder",
+    "self-supervised-encoder",
+    "conv-encoder",
+    "align",
+    "instruct",
+];
+/// Lines of the model card between which the table of scores stands.
+const BEGIN: &str = "<!-- scores: begin -->";
+const END: &str = "<!-- scores: end -->";
+/// Largest size of the folder in the repository.
+const MOST_BYTES: u64 = 24 << 20;
+
+/// Makes the world, trains everything in it, judges the result, and installs it.
+#[derive(Args)]
+pub(crate) struct Model {
+    /// Pictures to learn from.
+    #[arg(long, default_value_t = 24_000)]
+    pictures: usize,
+    /// Pictures to be examined with.
+    #[arg(long, default_value_t = 1000)]
+    test: usize,
+    /// Another value for a key of every recipe, such as `schedule.steps=10`; for trying this task.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Device to train on.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Leave the result in `runs/small`, and `models/small` as it is.
+    #[arg(long)]
+    no_install: bool,
+}
+
+impl Model {
+    pub(crate) fn run(self) -> Outcome {
+        let start = Instant::now();
+        command("cargo", &["build", "--release"])?;
+        let program = Path::new("target/release/opabinia");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let program = target.map_or_else(|| program.to_path_buf(), |t| t.join("release/opabinia"));
+        let program = program.display().to_string();
+        let (pictures, test) = (self.pictures.to_string(), self.test.to_string());
+        command(
+            &program,
+            &[
+                "world",
+                "make",
+                WORLD,
+                "--pictures",
+                &pictures,
+                "--test",
+                &test,
+                "--seed",
+                "1",
+                "--no-annotations",
+            ],
+        )?;
+        for stage in STAGES {
+            let recipe = format!("recipes/small/{stage}.toml");
+            let mut arguments = vec!["train", &recipe, "--device", &self.device];
+            for pair in &self.set {
+                arguments.extend(["--set", pair]);
+            }
+            command(&program, &arguments)?;
+        }
+        let questions = format!("{WORLD}/test/questions.jsonl");
+        let model = "runs/small/instruct/model";
+        let scores = "runs/small/scores.md";
+        command(
+            &program,
+            &["eval", &questions, "--model", model, "--markdown", scores],
+        )?;
+        if !self.no_install {
+            install(Path::new(model), Path::new(scores))?;
+        }
+        let minutes = start.elapsed().as_secs() / 60;
+        println!("done in {} h {:02} min", minutes / 60, minutes % 60);
+        Ok(())
+    }
+}
+
+/// Runs a program and shows what it says.
+fn command(program: &str, arguments: &[&str]) -> Outcome {
+    let line = format!("{program} {}", arguments.join(" "));
+    println!("\n$ {line}");
+    let status = Command::new(program).args(arguments).status();
+    let status = status.map_err(|source| Failure::Run {
+        command: line.clone(),
+        source,
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Command {
+        command: line,
+        status,
+    })
+}
+
+/// Puts the model and what is known about it in its place.
+fn install(model: &Path, scores: &Path) -> Outcome {
+    let shipped = Path::new(SHIPPED);
+    let card = shipped.join("README.md");
+    let text = read(&card)?;
+    let table = read(scores)?;
+    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
+        return Err(Failure::NoMarkers {
+            path: card,
+            begin: BEGIN,
+            end: END,
+        });
+    };
+    let text = format!(
+        "{}{BEGIN}\n{}\n{}",
+        &text[..begin],
+        table.trim(),
+        &text[end..]
+    );
+    copy_folder(model, shipped)?;
+    for stage in STAGES {
+        let (from, to) = (
+            Path::new("runs/small").join(stage),
+            shipped.join("runs").join(stage),
+        );
+        create(&to)?;
+        for file in ["recipe.toml", "log.jsonl"] {
+            copy(&from.join(file), &to.join(file))?;
+        }
+    }
+    write(&card, &text)?;
+    let bytes = size(shipped)?;
+    println!("{SHIPPED}: {:.1} MB", bytes as f64 / 1e6);
+    if bytes > MOST_BYTES {
+        return Err(Failure::Rules {
+            what: "the shipped model is too large for the repository",
+            complaints: vec![format!("{bytes} bytes, where {MOST_BYTES} are allowed")],
+        });
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Outcome {
+    create(to)?;
+    for path in entries(from)? {
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn size(folder: &Path) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for path in entries(folder)? {
+        bytes += match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => size(&path)?,
+            Ok(found) => found.len(),
+            Err(source) => return Err(Failure::File { path, source }),
+        };
+    }
+    Ok(bytes)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |source| Failure::File {
+        path: folder.to_path_buf(),
+        source,
+    };
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    entries
+        .map(|entry| Ok(entry.map_err(failed)?.path()))
+        .collect()
+}
+
+fn create(folder: &Path) -> Outcome {
+    fs::create_dir_all(folder).map_err(|source| Failure::File {
+        path: folder.to_path_buf(),
+        source,
+    })
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    match fs::copy(from, to) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Failure::File {
+            path: from.to_path_buf(),
+            source,
+        }),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|source| Failure::File {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    fs::write(path, text).map_err(|source| Failure::File {
+        path: path.to_path_buf(),
+        source,
+    })
+}
