@@ -233,7 +233,7 @@ pub enum DataError {
         samples: u64,
     },
     /// Too many samples cannot be used.
-    #[error("{summary}; more than `max-bad` ({limit}) allows{listed}")]
+    #[error("{summary}; more than `data.max_bad` ({limit}) allows{listed}")]
     TooManyFaults {
         /// How many of which kind.
         summary: String,

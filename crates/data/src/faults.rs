@@ -398,7 +398,7 @@ mod tests {
         let message = faults.record(&error(9)).unwrap_err().to_string();
         assert!(
             message.starts_with(
-                "3 of 100 samples cannot be used (3 no trainable token); more than `max-bad` (2%) \
+                "3 of 100 samples cannot be used (3 no trainable token); more than `data.max_bad` (2%) \
                  allows\n  `s.jsonl:1`: no trainable token: the answer is empty\n"
             ),
             "{message}"
