@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 /// `mi_option_purge_delay` of `mimalloc.h`, which the bindings do not name.
-const PURGE_DELAY: c_int = 16;
+const PURGE_DELAY: c_int = 15;
 
 /// Keeps freed memory in the process. Every tensor operation allocates its result, and giving pages
 /// back only to ask for them again costs training a tenth of its time. Whoever sets
