@@ -203,6 +203,9 @@ fn the_program_says_what_it_is() {
         "encode",
         "encoders",
         "model",
+        "train",
+        "eval",
+        "world",
         "parity",
         "doctor",
         "Exit codes",
@@ -210,7 +213,7 @@ fn the_program_says_what_it_is() {
         assert!(help.stdout.contains(verb), "{verb}");
     }
     opabinia(&["nonsense"]).fails_with(2, &["nonsense"]);
-    opabinia(&["ask"]).fails_with(2, &["--model"]);
+    opabinia(&["ask"]).fails_with(2, &["QUESTION"]);
 }
 
 fn parity<S: AsRef<str>>(arguments: &[S]) -> Run {
