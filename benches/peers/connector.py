@@ -1,4 +1,9 @@
-"""The Spatial Vision Aggregator (Cambrian-1, section 3.2) in the size of the released 8B model."""
+"""The Spatial Vision Aggregator (Cambrian-1, section 3.2), in the size of the released 8B model.
+
+Parameters have the names that they have in `crates/connector`.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -6,104 +11,175 @@ from torch import Tensor, nn
 
 from protocol import Workload, activations, count, materialise, timed
 
-# Feature width and grid side of SigLIP, CLIP, DINOv2 and ConvNeXt.
-ENCODERS = ((1152, 24), (1024, 24), (1536, 24), (5760, 96))
-WIDTH = 1024
-HIDDEN = 4096
-CELLS = 24
-DEPTH = 3
 HEADS = 16
-WINDOWS = tuple(side // CELLS for _, side in ENCODERS)
 
 
-def mlp(d_in: int, hidden: int, d_out: int, bias: bool) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(d_in, hidden, bias=bias), nn.GELU(), nn.Linear(hidden, d_out, bias=bias)
-    )
+@dataclass(frozen=True)
+class Sizes:
+    encoders: tuple[tuple[int, int], ...]
+    """Feature width and grid side of each encoder."""
+    width: int
+    hidden: int
+    """Width of the language model."""
+    cells: int
+    """Side of the grids of queries and of visual tokens."""
+    depth: int
+    in_llm: int = 0
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return tuple(side // self.cells for _, side in self.encoders)
 
 
-def normed() -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH, bias=False))
+# SigLIP, CLIP, DINOv2 and ConvNeXt; in-LLM layers are measured alone.
+RELEASED = Sizes(((1152, 24), (1024, 24), (1536, 24), (5760, 96)), 1024, 4096, 24, 3)
+
+
+class Mlp(nn.Module):
+    def __init__(self, d_in: int, hidden: int, d_out: int, bias: bool):
+        super().__init__()
+        self.fc1 = nn.Linear(d_in, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, d_out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class NormedLinear(nn.Module):
+    def __init__(self, d: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(d)
+        self.linear = nn.Linear(d, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.norm(x))
+
+
+class KeyValue(nn.Module):
+    def __init__(self, d: int):
+        super().__init__()
+        self.key = NormedLinear(d)
+        self.value = NormedLinear(d)
+
+
+class Joint(nn.Module):
+    """One softmax over the keys of all windows."""
+
+    def __init__(self, d: int, encoders: int):
+        super().__init__()
+        self.query = NormedLinear(d)
+        self.encoders = nn.ModuleList(KeyValue(d) for _ in range(encoders))
+        self.out = nn.Linear(d, d, bias=False)
+
+    def forward(self, x: Tensor, windows: list[Tensor]) -> Tensor:
+        pairs = list(zip(self.encoders, windows, strict=True))
+        keys = torch.cat([net.key(window) for net, window in pairs], dim=1)
+        values = torch.cat([net.value(window) for net, window in pairs], dim=1)
+        n, d = x.shape
+        q, k, v = (
+            part.view(n, -1, HEADS, d // HEADS).transpose(1, 2)
+            for part in (self.query(x), keys, values)
+        )
+        return self.out(F.scaled_dot_product_attention(q, k, v).reshape(n, d))
 
 
 class SamplerLayer(nn.Module):
-    """Queries that look at their windows of all grids with one softmax."""
+    """Queries that look at their windows of all grids."""
 
-    def __init__(self, query_width: int):
+    def __init__(self, query_width: int, sizes: Sizes):
         super().__init__()
-        self.proj_context = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.proj_in = nn.Linear(query_width + WIDTH, WIDTH, bias=False)
+        d = sizes.width
+        self.sides = sizes.windows
+        self.proj_context = nn.Linear(d, d, bias=False)
+        self.proj_in = nn.Linear(query_width + d, d, bias=False)
         self.pos_embed = nn.ParameterList(
-            nn.Parameter(torch.zeros(side * side, WIDTH)) for side in WINDOWS if side > 1
+            nn.Parameter(torch.zeros(side * side, d)) for side in self.sides if side > 1
         )
-        self.query = normed()
-        self.keys = nn.ModuleList(normed() for _ in WINDOWS)
-        self.values = nn.ModuleList(normed() for _ in WINDOWS)
-        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.proj_out = mlp(WIDTH, WIDTH, query_width, bias=False)
+        self.aggregation = Joint(d, len(self.sides))
+        self.norm = nn.LayerNorm(d)
+        self.proj_out = Mlp(d, d, query_width, bias=False)
 
     def forward(self, queries: Tensor, context: Tensor, windows: list[Tensor]) -> Tensor:
-        """`queries` is `[n, q]`, `context` `[n, WIDTH]`, each window `[n, k, WIDTH]`."""
-        x = self.proj_in(torch.cat([queries, self.proj_context(context)], dim=1))
+        """`queries` is `[n, q]`, `context` `[p, d]` with p a divisor of n, each window `[n, k, d]`."""
+        context = self.proj_context(context)
+        context = context.repeat_interleave(len(queries) // len(context), dim=0)
+        x = self.proj_in(torch.cat([queries, context], dim=1))
         positions = iter(self.pos_embed)
         windows = [
             window + next(positions) if side > 1 else window
-            for window, side in zip(windows, WINDOWS, strict=True)
+            for window, side in zip(windows, self.sides, strict=True)
         ]
-        keys = torch.cat([f(w) for f, w in zip(self.keys, windows, strict=True)], dim=1)
-        values = torch.cat([f(w) for f, w in zip(self.values, windows, strict=True)], dim=1)
-        seen = self.out(self.look(self.query(x), keys, values))
+        seen = self.aggregation(x, windows)
         return self.proj_out(self.norm(x + seen)) + queries
 
-    @staticmethod
-    def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        n = q.shape[0]
-        q, k, v = (x.view(n, -1, HEADS, WIDTH // HEADS).transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).reshape(n, WIDTH)
+
+class Sampler(nn.Module):
+    def __init__(self, query_width: int, sizes: Sizes, depth: int):
+        super().__init__()
+        self.layers = nn.ModuleList(SamplerLayer(query_width, sizes) for _ in range(depth))
+
+    def forward(self, queries: Tensor, context: Tensor, windows: list[Tensor]) -> Tensor:
+        for layer in self.layers:
+            queries = layer(queries, context, windows)
+        return queries
+
+
+class EncoderProjector(nn.Module):
+    def __init__(self, d_in: int, d: int):
+        super().__init__()
+        self.mlp = Mlp(d_in, d, d, bias=True)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.mlp(x))
 
 
 class Aggregator(nn.Module):
-    def __init__(self, depth: int):
+    def __init__(self, sizes: Sizes):
         super().__init__()
-        self.encoders = nn.ModuleList(
-            nn.Sequential(*mlp(d, WIDTH, WIDTH, bias=True), nn.LayerNorm(WIDTH))
-            for d, _ in ENCODERS
-        )
-        self.queries = nn.Parameter(torch.zeros(1, WIDTH))
-        self.layers = nn.ModuleList(SamplerLayer(WIDTH) for _ in range(depth))
-        self.projector = mlp(WIDTH, HIDDEN, HIDDEN, bias=True)
+        d, hidden = sizes.width, sizes.hidden
+        self.sizes = sizes
+        self.encoders = nn.ModuleList(EncoderProjector(width, d) for width, _ in sizes.encoders)
+        self.queries = nn.Parameter(torch.zeros(1, d))
+        self.groups = nn.ModuleList([Sampler(d, sizes, sizes.depth)])
+        self.projector = Mlp(d, hidden, hidden, bias=True)
+        self.in_llm = nn.ModuleList(Sampler(hidden, sizes, 1) for _ in range(sizes.in_llm))
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Visual tokens `[b, n, hidden]`, the context `[b, d]` and the windows that all look at."""
+        cells = self.sizes.cells
         projected = [f(x) for f, x in zip(self.encoders, features, strict=True)]
-        n = CELLS * CELLS
-        context = projected[0].mean(dim=1).expand(n, WIDTH)
-        windows = [windows_of(x, side) for x, side in zip(projected, WINDOWS, strict=True)]
-        queries = self.queries.expand(n, WIDTH)
-        for layer in self.layers:
-            queries = layer(queries, context, windows)
-        return self.projector(queries)
+        context = projected[0].mean(dim=1)
+        windows = [
+            windows_of(x, cells, side)
+            for x, side in zip(projected, self.sizes.windows, strict=True)
+        ]
+        b = len(context)
+        queries = self.queries.expand(b * cells * cells, -1)
+        tokens = self.projector(self.groups[0](queries, context, windows))
+        return tokens.view(b, cells * cells, -1), context, windows
 
 
-def windows_of(features: Tensor, side: int) -> Tensor:
-    """`[1, (CELLS · side)², d]` to `[CELLS², side², d]`."""
+def windows_of(features: Tensor, cells: int, side: int) -> Tensor:
+    """`[b, (cells · side)², d]` to `[b · cells², side², d]`."""
     d = features.shape[-1]
-    x = features.view(CELLS, side, CELLS, side, d).transpose(1, 2)
-    return x.reshape(CELLS * CELLS, side * side, d)
+    x = features.view(-1, cells, side, cells, side, d).transpose(2, 3)
+    return x.reshape(-1, side * side, d)
 
 
 def workload(name: str, dtype: torch.dtype, smoke: bool) -> Workload:
-    tokens = CELLS * CELLS
+    sizes = RELEASED
+    tokens = sizes.cells * sizes.cells
     if name == "sva":
         with torch.device("meta"):
-            module = Aggregator(1 if smoke else DEPTH)
+            module = Aggregator(replace(sizes, depth=1) if smoke else sizes)
         sva = materialise(module, dtype)
-        features = [activations(1, side * side, d, dtype=dtype) for d, side in ENCODERS]
+        features = [activations(1, side * side, d, dtype=dtype) for d, side in sizes.encoders]
         return Workload(count(sva), 1.0, lambda: timed(lambda: sva(features)))
     with torch.device("meta"):
-        module = SamplerLayer(HIDDEN)
+        module = SamplerLayer(sizes.hidden, sizes)
     layer = materialise(module, dtype)
-    hidden = activations(tokens, HIDDEN, dtype=dtype)
-    context = activations(tokens, WIDTH, dtype=dtype)
-    windows = [activations(tokens, side * side, WIDTH, dtype=dtype) for side in WINDOWS]
+    hidden = activations(tokens, sizes.hidden, dtype=dtype)
+    context = activations(tokens, sizes.width, dtype=dtype)
+    windows = [activations(tokens, side * side, sizes.width, dtype=dtype) for side in sizes.windows]
     return Workload(count(layer), 1.0, lambda: timed(lambda: layer(hidden, context, windows)))

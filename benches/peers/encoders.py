@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from protocol import Workload, activations, count, materialise, timed
 
 
+VIT_TOKENS = 24
+
+
 @dataclass
 class Vit:
     width: int
@@ -31,6 +34,8 @@ class Vit:
     final_norm: bool = True
     gated: bool = False
     layer_scale: bool = False
+    tokens: int = VIT_TOKENS
+    """Side of the grid that the features are resampled to."""
 
 
 # CLIP's features are the output of the last block but one, so 23 of 24 blocks are run.
@@ -46,8 +51,8 @@ SMOKE_LAYERS = {"siglip": 2, "clip": 1, "dinov2": 2}
 
 CONVNEXT_DEPTHS = (3, 4, 30, 3)
 CONVNEXT_WIDTHS = (384, 768, 1536, 3072)
+CONVNEXT_EPS = 1e-5
 CONVNEXT_SIDE = 1024
-VIT_TOKENS = 24
 CONVNEXT_TOKENS = 96
 
 
@@ -65,6 +70,13 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, t, d))
 
 
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
 class Mlp(nn.Module):
     def __init__(self, d: int, hidden: int, activation: str):
         super().__init__()
@@ -73,9 +85,7 @@ class Mlp(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        x = x * torch.sigmoid(1.702 * x) if self.activation == "quick_gelu" else F.gelu(x)
-        return self.fc2(x)
+        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
 class GatedMlp(nn.Module):
@@ -132,7 +142,7 @@ class VisionTransformer(nn.Module):
             x = self.norm(x)
         x = x[:, 1:] if self.class_token is not None else x
         side = self.vit.side // self.vit.patch
-        return resample(x.transpose(1, 2).unflatten(2, (side, side)), VIT_TOKENS)
+        return resample(x.transpose(1, 2).unflatten(2, (side, side)), self.vit.tokens)
 
     def positions(self) -> Tensor:
         """The position table, resampled where the picture has another side than in training."""
@@ -153,10 +163,10 @@ def resample(planes: Tensor, side: int) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    def __init__(self, d: int):
+    def __init__(self, d: int, eps: float):
         super().__init__()
         self.conv_dw = nn.Conv2d(d, d, 7, padding=3, groups=d)
-        self.norm = nn.LayerNorm(d, eps=1e-5)
+        self.norm = nn.LayerNorm(d, eps=eps)
         self.mlp = Mlp(d, 4 * d, "gelu")
         self.gamma = nn.Parameter(torch.ones(d))
 
@@ -172,26 +182,56 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Stem(nn.Module):
+    def __init__(self, d: int, eps: float):
+        super().__init__()
+        self.conv = nn.Conv2d(3, d, 4, 4)
+        self.norm = ChannelNorm(d, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Downsample(nn.Module):
+    def __init__(self, before: int, d: int, eps: float):
+        super().__init__()
+        self.norm = ChannelNorm(before, eps=eps)
+        self.conv = nn.Conv2d(before, d, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+class Stage(nn.Module):
+    def __init__(self, before: int | None, d: int, depth: int, eps: float):
+        super().__init__()
+        self.downsample = None if before is None else Downsample(before, d, eps)
+        self.blocks = nn.ModuleList(ConvBlock(d, eps) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.downsample is not None:
+            x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
 class ConvNext(nn.Module):
     """All four stages, each resampled to the token grid, one beside the other."""
 
-    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...]):
+    def __init__(self, depths: tuple[int, ...], widths: tuple[int, ...], eps: float, tokens: int):
         super().__init__()
-        self.stages = nn.ModuleList()
-        before = 3
-        for i, (depth, d) in enumerate(zip(depths, widths, strict=True)):
-            if i == 0:
-                down = [nn.Conv2d(before, d, 4, 4), ChannelNorm(d, eps=1e-5)]
-            else:
-                down = [ChannelNorm(before, eps=1e-5), nn.Conv2d(before, d, 2, 2)]
-            self.stages.append(nn.Sequential(*down, *(ConvBlock(d) for _ in range(depth))))
-            before = d
+        self.tokens = tokens
+        self.stem = Stem(widths[0], eps)
+        stages = zip((None, *widths), widths, depths, strict=False)
+        self.stages = nn.ModuleList(Stage(before, d, depth, eps) for before, d, depth in stages)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         outputs = []
         for stage in self.stages:
             x = stage(x)
-            outputs.append(resample(x, CONVNEXT_TOKENS))
+            outputs.append(resample(x, self.tokens))
         return torch.cat(outputs, dim=-1)
 
 
@@ -200,7 +240,8 @@ def build(name: str, smoke: bool) -> tuple[nn.Module, int]:
     with torch.device("meta"):
         if name == "convnext":
             depths = (1, 1, 1, 1) if smoke else CONVNEXT_DEPTHS
-            return ConvNext(depths, CONVNEXT_WIDTHS), CONVNEXT_SIDE
+            network = ConvNext(depths, CONVNEXT_WIDTHS, CONVNEXT_EPS, CONVNEXT_TOKENS)
+            return network, CONVNEXT_SIDE
         vit = VITS[name]
         if smoke:
             vit.layers = SMOKE_LAYERS[name]

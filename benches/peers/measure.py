@@ -11,6 +11,7 @@ import connector
 import decoder
 import encoders
 import loading
+import training
 from protocol import Workload, serve
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -26,6 +27,8 @@ def build(arguments: argparse.Namespace) -> Workload:
             return connector.workload(name, dtype, arguments.smoke)
         case "llm":
             return decoder.workload(name, dtype, arguments.smoke)
+        case "training":
+            return training.workload(name, arguments.smoke, arguments.checkpoint)
         case "load":
             return loading.workload(arguments.checkpoint, dtype)
     raise SystemExit(f"there is no workload `{arguments.workload}`")
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("workload", help="which workload, such as encoder/clip")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of weights and activations")
     parser.add_argument("--smoke", action="store_true", help="networks of a few layers")
-    parser.add_argument("--checkpoint", help="the checkpoint that `load` reads")
+    parser.add_argument("--checkpoint", help="the checkpoint that `load` reads, or the weights that training starts from")
     arguments = parser.parse_args()
     serve(build(arguments))
 

@@ -20,6 +20,8 @@ class Workload:
     """Work of one pass: pictures, tokens or bytes."""
     run: Callable[[], float]
     """One pass; returns its seconds."""
+    losses: tuple[float, ...] = ()
+    """Of the first steps of training, from the weights that the other side has too."""
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -30,10 +32,15 @@ def timed(function: Callable[[], object]) -> float:
 
 def serve(workload: Workload) -> None:
     """Warms up, then runs a pass for every line of input."""
-    with torch.inference_mode():
+    with torch.inference_mode(not workload.losses):
         workload.run()
-        about = f"PyTorch {torch.__version__}"
-        say({"ready": {"about": about, "parameters": workload.parameters, "amount": workload.amount}})
+        ready = {
+            "about": f"PyTorch {torch.__version__}",
+            "parameters": workload.parameters,
+            "amount": workload.amount,
+            "losses": workload.losses,
+        }
+        say({"ready": ready})
         for _ in sys.stdin:
             say({"pass": {"seconds": workload.run()}})
         say({"peak": {"bytes": peak_bytes()}})

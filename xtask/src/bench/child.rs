@@ -11,12 +11,16 @@ use super::report::Side;
 use crate::failure::{Failure, Outcome};
 use crate::workspace::shown;
 
+/// How far the losses of two sides may lie apart, relative to the loss: both add up the same numbers
+/// in another order.
+const LOSS_TOLERANCE: f64 = 1e-3;
+
 /// What a process says.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
     Ready(Ready),
-    Pass { seconds: f64 },
+    Pass { seconds: f64, resident: Option<u64> },
     Peak { bytes: Option<u64> },
 }
 
@@ -29,6 +33,11 @@ pub(super) struct Ready {
     pub(super) parameters: u64,
     /// Work of one pass: pictures, tokens or bytes.
     pub(super) amount: f64,
+    /// Losses of its first steps, if it trains from weights that the other side has too.
+    #[serde(default)]
+    pub(super) losses: Vec<f64>,
+    /// Bytes of resident memory, where it tells.
+    pub(super) resident: Option<u64>,
 }
 
 /// A process that is ready to run a pass.
@@ -39,6 +48,8 @@ pub(super) struct Child {
     output: BufReader<ChildStdout>,
     ready: Ready,
     seconds: Vec<f64>,
+    /// After the last pass.
+    resident: Option<u64>,
 }
 
 impl Child {
@@ -67,8 +78,11 @@ impl Child {
                 about: String::new(),
                 parameters: 0,
                 amount: 0.0,
+                losses: Vec::new(),
+                resident: None,
             },
             seconds: Vec::new(),
+            resident: None,
         };
         match child.hear()? {
             Message::Ready(ready) => child.ready = ready,
@@ -82,24 +96,31 @@ impl Child {
         &self.ready
     }
 
-    /// Refuses to compare two networks that are not the same.
+    /// Refuses to compare two networks that are not the same, or that do not learn the same.
     pub(super) fn check_same_work(&self, other: &Self, workload: &str) -> Outcome {
         let (ours, theirs) = (&self.ready, &other.ready);
-        let facts = [
-            (
-                "parameters",
-                ours.parameters as f64,
-                theirs.parameters as f64,
-            ),
-            ("pictures, tokens or bytes", ours.amount, theirs.amount),
-        ];
-        match facts.into_iter().find(|(_, ours, theirs)| ours != theirs) {
-            Some((what, ours, theirs)) => Err(Failure::Unequal {
-                workload: workload.to_owned(),
-                what,
-                ours,
-                theirs,
-            }),
+        let unequal = |what, ours, theirs| Failure::Unequal {
+            workload: workload.to_owned(),
+            what,
+            ours,
+            theirs,
+        };
+        if ours.parameters != theirs.parameters {
+            let counts = (ours.parameters as f64, theirs.parameters as f64);
+            return Err(unequal("parameters", counts.0, counts.1));
+        }
+        if ours.amount != theirs.amount {
+            let what = "pictures, tokens or bytes";
+            return Err(unequal(what, ours.amount, theirs.amount));
+        }
+        if ours.losses.len() != theirs.losses.len() {
+            let counts = (ours.losses.len() as f64, theirs.losses.len() as f64);
+            return Err(unequal("first losses", counts.0, counts.1));
+        }
+        let near = |a: f64, b: f64| (a - b).abs() <= LOSS_TOLERANCE * b.abs();
+        let mut losses = ours.losses.iter().zip(&theirs.losses);
+        match losses.find(|(a, b)| !near(**a, **b)) {
+            Some((a, b)) => Err(unequal("as the loss of a first step", *a, *b)),
             None => Ok(()),
         }
     }
@@ -114,8 +135,9 @@ impl Child {
             })?;
         }
         match self.hear()? {
-            Message::Pass { seconds } => {
+            Message::Pass { seconds, resident } => {
                 self.seconds.push(seconds);
+                self.resident = resident;
                 Ok(seconds)
             }
             Message::Ready(_) | Message::Peak { .. } => Err(self.out_of_turn()),
@@ -128,9 +150,12 @@ impl Child {
         let Message::Peak { bytes } = self.hear()? else {
             return Err(self.out_of_turn());
         };
+        // It may have folders to remove.
+        self.process.wait().map_err(|source| self.broken(source))?;
         Ok(Side {
             ready: self.ready.clone(),
             seconds: std::mem::take(&mut self.seconds),
+            resident_bytes: self.resident,
             peak_bytes: bytes,
         })
     }
@@ -197,8 +222,8 @@ mod tests {
         })
     }
 
-    const READY: &str = r#"{"ready":{"about":"x","parameters":7,"amount":2.0}}"#;
-    const PASS: &str = r#"{"pass":{"seconds":0.5}}"#;
+    const READY: &str = r#"{"ready":{"about":"x","parameters":7,"amount":2.0,"losses":[9.0,8.5]}}"#;
+    const PASS: &str = r#"{"pass":{"seconds":0.5,"resident":3}}"#;
 
     #[test]
     fn a_conversation() {
@@ -206,6 +231,7 @@ mod tests {
         assert_eq!((child.pass().unwrap(), child.pass().unwrap()), (0.5, 0.5));
         let side = child.finish().unwrap();
         assert_eq!((side.seconds.len(), side.peak_bytes), (2, Some(9)));
+        assert_eq!((side.ready.resident, side.resident_bytes), (None, Some(3)));
         assert_eq!(side.ready.parameters, 7);
     }
 
@@ -226,10 +252,19 @@ mod tests {
 
     #[test]
     fn different_networks_are_not_compared() {
-        let other = READY.replace('7', "8");
-        let (one, two) = (child(&[READY]).unwrap(), child(&[&other]).unwrap());
-        let error = one.check_same_work(&two, "encoder/clip").unwrap_err();
-        assert!(error.to_string().contains("7 and 8 parameters"), "{error}");
+        let one = child(&[READY]).unwrap();
         assert!(one.check_same_work(&one, "encoder/clip").is_ok());
+        for (found, other, complaint) in [
+            ("7", "8", "7 and 8 parameters"),
+            ("2.0", "2.5", "2 and 2.5 pictures"),
+            (",8.5", "", "2 and 1 first losses"),
+            ("8.5", "8.4", "8.5 and 8.4 as the loss"),
+        ] {
+            let two = child(&[&READY.replace(found, other)]).unwrap();
+            let error = one.check_same_work(&two, "encoder/clip").unwrap_err();
+            assert!(error.to_string().contains(complaint), "{error}");
+        }
+        let near = child(&[&READY.replace("8.5", "8.501")]).unwrap();
+        assert!(one.check_same_work(&near, "encoder/clip").is_ok());
     }
 }

@@ -3,7 +3,10 @@
 //! Ratios, not absolute claims: both sides run the same network of the published size, in the same
 //! minute, taking turns pass by pass (ours, theirs, ours, theirs, …), each in a process of its own,
 //! with the same number of threads. Medians are compared. A side that disagrees about the number of
-//! parameters or the amount of work is an error, not a row.
+//! parameters, the amount of work, or what the first steps of training give is an error, not a row.
+//!
+//! What a feature of this program brings is measured in the same way: two processes of this program,
+//! one with it and one without.
 
 mod child;
 mod report;
@@ -23,7 +26,7 @@ use crate::failure::{Failure, Outcome};
 use crate::workspace::{Metadata, cargo, output_of, root, shown};
 use child::Child;
 use report::{Machine, Row, Side};
-use workloads::{DTYPES, WORKLOADS, Workload};
+use workloads::{Beside, Group, WORKLOADS, Workload};
 
 /// The example that is the Rust side.
 const PROGRAM: &str = "measure";
@@ -35,10 +38,10 @@ pub(crate) struct Bench {
     /// measured.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<PathBuf>,
-    /// Writes the table into docs/benchmarks.md.
+    /// Writes the tables into docs/benchmarks.md.
     #[arg(long)]
     write: bool,
-    /// Only workloads whose name contains this, such as `encoder` or `llm/decode`.
+    /// Only workloads whose name contains this, such as `encoder`, `llm/decode` or `training`.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Timed passes of each side; the median counts.
@@ -55,30 +58,30 @@ pub(crate) struct Bench {
 /// What all measurements have in common.
 struct Setup {
     program: PathBuf,
-    checkpoint: PathBuf,
+    folder: PathBuf,
     threads: usize,
 }
 
 impl Bench {
     /// Measures, prints the table, and writes it down if asked to.
     pub(crate) fn run(self) -> Outcome {
-        self.check_publishable()?;
         let chosen = self.chosen()?;
+        self.check_publishable(&chosen)?;
         let folder = Metadata::of_members()?.target_directory.join("bench");
         create_folder(&folder)?;
+        let records = folder.join(format!("{}.jsonl", seconds_since_1970()));
         let setup = Setup {
             program: build()?,
-            checkpoint: folder.join(if self.smoke {
-                "smoke.safetensors"
-            } else {
-                "load.safetensors"
-            }),
+            folder,
             threads: self.threads.unwrap_or_else(all_threads),
         };
-        let records = folder.join(format!("{}.jsonl", seconds_since_1970()));
         let (rows, complaints) = self.measure_all(&chosen, &setup, &records)?;
-        let table = report::table(&rows, &Machine::of_this(setup.threads), self.passes);
-        println!("\n{table}\nrecords: {}", records.display());
+        let machine = Machine::of_this(setup.threads);
+        let groups = Group::ALL.map(|group| (group, self.section(&rows, group, &machine)));
+        for section in groups.iter().filter_map(|(_, section)| section.as_ref()) {
+            println!("\n{section}");
+        }
+        println!("records: {}", records.display());
         if self.smoke {
             println!("a smoke test, with networks of a few layers: these numbers mean nothing");
         }
@@ -89,23 +92,35 @@ impl Bench {
             });
         }
         if self.write {
-            report::write(&root().join("docs/benchmarks.md"), &table)?;
+            let document = root().join("docs/benchmarks.md");
+            for (group, section) in groups {
+                if let Some(section) = section {
+                    report::write(&document, group, &section)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn check_publishable(&self) -> Outcome {
+    /// What is said about a group; `None` if nothing of it was measured.
+    fn section(&self, rows: &[Row], group: Group, machine: &Machine) -> Option<String> {
+        let rows: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.workload.group == group)
+            .collect();
+        (!rows.is_empty()).then(|| report::section(&rows, machine, self.passes))
+    }
+
+    fn check_publishable(&self, chosen: &[&Workload]) -> Outcome {
+        let half = |group: &Group| {
+            let all = group.workloads().count();
+            let of_it = chosen.iter().filter(|w| w.group == *group).count();
+            of_it > 0 && of_it < all
+        };
         let reason = match self {
-            Self {
-                write: true,
-                smoke: true,
-                ..
-            } => "a smoke test",
-            Self {
-                write: true,
-                only: Some(_),
-                ..
-            } => "a part of the workloads",
+            Self { write: false, .. } => return Ok(()),
+            Self { smoke: true, .. } => "a smoke test",
+            _ if Group::ALL.iter().any(half) => "a part of the workloads of a table",
             _ => return Ok(()),
         };
         Err(Failure::NotPublishable { reason })
@@ -139,7 +154,7 @@ impl Bench {
         let mut log = File::create(records).map_err(file)?;
         let (mut rows, mut complaints) = (Vec::new(), Vec::new());
         for workload in chosen {
-            for dtype in DTYPES {
+            for &dtype in workload.dtypes {
                 eprintln!("{} in {dtype}", workload.name);
                 match self.measure(workload, dtype, setup) {
                     Ok(row) => {
@@ -164,13 +179,18 @@ impl Bench {
         dtype: &'static str,
         setup: &Setup,
     ) -> Result<Row, Failure> {
-        let mut commands = vec![self.command(&setup.program, None, workload, dtype, setup)];
-        if let Some(python) = &self.peers {
-            let script = root().join("benches/peers/measure.py");
-            commands.push(self.command(python, Some(&script), workload, dtype, setup));
+        let ours = |name| self.command(&setup.program, None, name, dtype, setup);
+        let mut commands = vec![ours(workload.name)];
+        match (workload.beside, &self.peers) {
+            (Beside::PyTorch, Some(python)) => {
+                let script = root().join("benches/peers/measure.py");
+                commands.push(self.command(python, Some(&script), workload.name, dtype, setup));
+            }
+            (Beside::Without(name), _) => commands.push(ours(name)),
+            (Beside::PyTorch, None) | (Beside::Itself, _) => {}
         }
         // One after the other: a side that warms up must not disturb the other one's warming up,
-        // and the first writes the checkpoint that `load` reads.
+        // and the first writes the weights that both read.
         let mut children = Vec::new();
         for command in commands {
             children.push(Child::start(command)?);
@@ -178,7 +198,11 @@ impl Bench {
         if let [ours, theirs] = children.as_slice() {
             ours.check_same_work(theirs, workload.name)?;
         }
-        for _ in 0..self.passes {
+        let passes = match workload.beside {
+            Beside::Itself => 1,
+            Beside::PyTorch | Beside::Without(_) => self.passes,
+        };
+        for _ in 0..passes {
             for child in &mut children {
                 let seconds = child.pass()?;
                 eprintln!("  {seconds:>9.4} s  {}", child.ready().about);
@@ -193,7 +217,7 @@ impl Bench {
             workload,
             dtype,
             ours: sides.next(),
-            theirs: sides.next(),
+            beside: sides.next(),
         })
     }
 
@@ -201,16 +225,18 @@ impl Bench {
         &self,
         program: &Path,
         script: Option<&Path>,
-        workload: &Workload,
+        workload: &str,
         dtype: &str,
         setup: &Setup,
     ) -> Command {
         let threads = setup.threads.to_string();
+        let size = if self.smoke { "-smoke" } else { "" };
+        let file = format!("{}{size}.safetensors", workload.replace('/', "-"));
         let mut command = Command::new(program);
         command
             .args(script)
-            .args([workload.name, "--dtype", dtype, "--checkpoint"])
-            .arg(&setup.checkpoint)
+            .args([workload, "--dtype", dtype, "--checkpoint"])
+            .arg(setup.folder.join(file))
             .args(self.smoke.then_some("--smoke"))
             .env("RAYON_NUM_THREADS", &threads)
             .env("OMP_NUM_THREADS", &threads)

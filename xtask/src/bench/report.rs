@@ -1,4 +1,4 @@
-//! Records and table.
+//! Records and tables.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,14 +7,22 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::child::Ready;
-use super::workloads::Workload;
+use super::workloads::{Beside, Group, Workload};
 use crate::failure::{Failure, Outcome};
 use crate::workspace::{output_of, root};
 
-/// The line before the table in the document.
-const BEGIN: &str = "<!-- bench:begin -->";
-/// The line after it.
-const END: &str = "<!-- bench:end -->";
+impl Group {
+    /// The lines before and after its tables in the document.
+    fn markers(self) -> [&'static str; 2] {
+        match self {
+            Self::Answering => ["<!-- bench:begin -->", "<!-- bench:end -->"],
+            Self::Training => [
+                "<!-- bench:training:begin -->",
+                "<!-- bench:training:end -->",
+            ],
+        }
+    }
+}
 
 /// What one process measured.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub(super) struct Side {
     pub(super) ready: Ready,
     /// One per pass.
     pub(super) seconds: Vec<f64>,
+    /// Resident memory after the last pass, where the system tells.
+    pub(super) resident_bytes: Option<u64>,
     /// Peak resident memory of the process, where the system tells.
     pub(super) peak_bytes: Option<u64>,
 }
@@ -42,55 +52,89 @@ impl Side {
 pub(super) struct Row {
     pub(super) workload: &'static Workload,
     pub(super) dtype: &'static str,
+    /// This program.
     pub(super) ours: Option<Side>,
-    pub(super) theirs: Option<Side>,
+    /// What ran beside it: PyTorch, or this program without what the workload is about.
+    pub(super) beside: Option<Side>,
 }
 
 impl Row {
     /// All that is known, one JSON object per process.
     pub(super) fn records(&self) -> Vec<Value> {
-        let record = |side: &Side| {
+        let record = |(name, side): (&str, &Side)| {
             json!({
-                "workload": self.workload.name,
+                "workload": name,
                 "dtype": self.dtype,
                 "about": side.ready.about,
                 "parameters": side.ready.parameters,
                 "amount": side.ready.amount,
+                "losses": side.ready.losses,
                 "seconds": side.seconds,
+                "resident_bytes": [side.ready.resident, side.resident_bytes],
                 "peak_bytes": side.peak_bytes,
             })
         };
-        [&self.ours, &self.theirs]
-            .into_iter()
-            .flatten()
-            .map(record)
-            .collect()
+        let name = self.workload.name;
+        let other = match self.workload.beside {
+            Beside::Without(other) => other,
+            Beside::PyTorch | Beside::Itself => name,
+        };
+        let ours = self.ours.as_ref().map(|side| (name, side));
+        let beside = self.beside.as_ref().map(|side| (other, side));
+        ours.into_iter().chain(beside).map(record).collect()
     }
 
-    /// How many times as fast as PyTorch this program is.
+    /// How many times as fast as the other side this program is.
     fn ratio(&self) -> Option<f64> {
-        Some(self.theirs.as_ref()?.median() / self.ours.as_ref()?.median())
+        Some(self.beside.as_ref()?.median() / self.ours.as_ref()?.median())
     }
 
+    /// How many times the memory of the other side it takes at its peak.
+    fn peak_ratio(&self) -> Option<f64> {
+        let peak = |side: &Option<Side>| Some(side.as_ref()?.peak_bytes? as f64);
+        Some(peak(&self.ours)? / peak(&self.beside)?)
+    }
+
+    /// The row of a table that compares two sides.
     fn line(&self) -> String {
         let speed = |side: &Option<Side>| match side {
             Some(side) => self.workload.unit.show(side.ready.amount, side.median()),
             None => "–".into(),
         };
         let peak = |side: &Option<Side>| side.as_ref().map_or_else(|| "–".into(), Side::peak);
-        let ratio = self
-            .ratio()
-            .map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
-        format!(
-            "| {} | {} | {} | {} | {ratio} | {} | {} |",
+        let mut line = format!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
             self.workload.title,
             self.dtype,
             speed(&self.ours),
-            speed(&self.theirs),
+            speed(&self.beside),
+            show_ratio(self.ratio()),
             peak(&self.ours),
-            peak(&self.theirs),
-        )
+            peak(&self.beside),
+        );
+        if matches!(self.workload.beside, Beside::Without(_)) {
+            let _ = write!(line, " {} |", show_ratio(self.peak_ratio()));
+        }
+        line
     }
+
+    /// A sentence on how memory grows; `None` where the system does not tell.
+    fn growth(&self) -> Option<String> {
+        let ours = self.ours.as_ref()?;
+        let (early, late) = (ours.ready.resident? as f64, ours.resident_bytes? as f64);
+        Some(format!(
+            "Memory over {}: {:.1} MB resident after the first ones, {:.1} MB after the last, \
+             ratio {:.3}.",
+            self.workload.title,
+            early / 1e6,
+            late / 1e6,
+            late / early
+        ))
+    }
+}
+
+fn show_ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"))
 }
 
 /// Where it was measured.
@@ -138,9 +182,36 @@ fn processor(cpuinfo: &str) -> String {
     format!("{model} ({})", units.join(", "))
 }
 
-/// The table, with a line on where it was measured.
-pub(super) fn table(rows: &[Row], machine: &Machine, passes: u32) -> String {
-    let peer = rows.iter().find_map(|row| row.theirs.as_ref());
+/// All that is said about the rows of a group: where they were measured, and their tables.
+pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
+    let beside = |wanted: fn(&Beside) -> bool| {
+        let rows = rows.iter().filter(move |row| wanted(&row.workload.beside));
+        rows.copied().collect::<Vec<&Row>>()
+    };
+    let peers = beside(|beside| *beside == Beside::PyTorch);
+    let without = beside(|beside| matches!(beside, Beside::Without(_)));
+    let growth = beside(|beside| *beside == Beside::Itself);
+    let mut parts = vec![introduction(rows, &peers, machine, passes)];
+    if !peers.is_empty() {
+        parts.push(table(
+            "| what | weights | opabinia | PyTorch | ratio | peak, opabinia | peak, PyTorch |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
+            &peers,
+        ));
+    }
+    if !without.is_empty() {
+        parts.push(table(
+            "| what it brings | weights | with it | without | ratio | peak, with it | peak, without | ratio |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+            &without,
+        ));
+    }
+    parts.extend(growth.iter().filter_map(|row| row.growth()));
+    parts.join("\n\n")
+}
+
+/// Which program on which machine, and beside what.
+fn introduction(rows: &[&Row], peers: &[&Row], machine: &Machine, passes: u32) -> String {
     let ours = rows.iter().find_map(|row| row.ours.as_ref());
     let mut text = format!(
         "{}{} on {}, {} threads; medians of {passes} passes.",
@@ -152,7 +223,7 @@ pub(super) fn table(rows: &[Row], machine: &Machine, passes: u32) -> String {
         machine.processor,
         machine.threads,
     );
-    match peer {
+    match peers.iter().find_map(|row| row.beside.as_ref()) {
         Some(peer) => {
             let _ = write!(
                 text,
@@ -160,40 +231,40 @@ pub(super) fn table(rows: &[Row], machine: &Machine, passes: u32) -> String {
                 peer.ready.about
             );
         }
+        None if peers.is_empty() => {}
         None => text.push_str(" Measured without PyTorch beside it: there are no ratios."),
-    }
-    text.push_str(
-        "\n\n| what | weights | opabinia | PyTorch | ratio | peak, opabinia | peak, PyTorch |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
-    );
-    for row in rows {
-        text.push_str(&row.line());
-        text.push('\n');
     }
     text
 }
 
-/// Puts a table between the markers of a document.
-pub(super) fn write(path: &Path, table: &str) -> Outcome {
+fn table(head: &str, rows: &[&Row]) -> String {
+    let lines: Vec<String> = rows.iter().map(|row| row.line()).collect();
+    format!("{head}{}", lines.join("\n"))
+}
+
+/// Puts the section of a group between its markers in a document.
+pub(super) fn write(path: &Path, group: Group, section: &str) -> Outcome {
     let file = |source| Failure::File {
         path: path.to_path_buf(),
         source,
     };
     let document = fs::read_to_string(path).map_err(file)?;
-    let replaced = replaced(&document, table).ok_or_else(|| Failure::NoMarkers {
+    let [begin, end] = group.markers();
+    let replaced = replaced(&document, group, section).ok_or_else(|| Failure::NoMarkers {
         path: path.to_path_buf(),
-        begin: BEGIN,
-        end: END,
+        begin,
+        end,
     })?;
     fs::write(path, replaced).map_err(file)
 }
 
-/// A document with another text between its markers; `None` if it has none.
-fn replaced(document: &str, text: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
+/// A document with another text between the markers of a group; `None` if it has none.
+fn replaced(document: &str, group: Group, text: &str) -> Option<String> {
+    let [begin, end] = group.markers();
+    let (before, rest) = document.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
     Some(format!(
-        "{before}{BEGIN}\n\n{}\n\n{END}{after}",
+        "{before}{begin}\n\n{}\n\n{end}{after}",
         text.trim()
     ))
 }
@@ -222,18 +293,32 @@ mod tests {
                 about: about.into(),
                 parameters: 1,
                 amount: 1.0,
+                losses: Vec::new(),
+                resident: Some(200_000_000),
             },
             seconds: seconds.to_vec(),
+            resident_bytes: Some(210_000_000),
             peak_bytes: Some(2_500_000_000),
         }
     }
 
-    fn machine() -> Machine {
-        Machine {
+    fn row(name: &str, ours: Side, beside: Option<Side>) -> Row {
+        let workload = WORKLOADS.iter().find(|w| w.name == name).unwrap();
+        Row {
+            workload,
+            dtype: "f32",
+            ours: Some(ours),
+            beside,
+        }
+    }
+
+    fn said(row: &Row) -> String {
+        let machine = Machine {
             processor: "P".into(),
             threads: 2,
             commit: Some("abc".into()),
-        }
+        };
+        section(&[row], &machine, 3)
     }
 
     #[test]
@@ -245,13 +330,12 @@ mod tests {
 
     #[test]
     fn a_row_compares_medians() {
-        let row = Row {
-            workload: &WORKLOADS[0],
-            dtype: "f32",
-            ours: Some(side(&[2.0, 2.0, 9.0], "opabinia 1")),
-            theirs: Some(side(&[3.0, 3.0, 1.0], "PyTorch 2")),
-        };
-        let text = table(&[row], &machine(), 3);
+        let peer = side(&[3.0, 3.0, 1.0], "PyTorch 2");
+        let text = said(&row(
+            "encoder/clip",
+            side(&[2.0, 2.0, 9.0], "opabinia 1"),
+            Some(peer),
+        ));
         assert!(
             text.contains("| f32 | 2.000 s | 3.000 s | 1.50 | 2.5 GB | 2.5 GB |"),
             "{text}"
@@ -263,25 +347,51 @@ mod tests {
 
     #[test]
     fn without_a_peer_the_table_says_so() {
-        let row = Row {
-            workload: &WORKLOADS[0],
-            dtype: "f32",
-            ours: Some(side(&[2.0], "opabinia 1")),
-            theirs: None,
-        };
+        let row = row("encoder/clip", side(&[2.0], "opabinia 1"), None);
         assert_eq!(row.records().len(), 1);
-        let text = table(&[row], &machine(), 1);
+        let text = said(&row);
         assert!(text.contains("| 2.000 s | – | – | 2.5 GB | – |"), "{text}");
         assert!(text.contains("Measured without PyTorch"));
     }
 
     #[test]
+    fn a_feature_is_compared_with_its_absence() {
+        let mut without = side(&[1.0], "opabinia 1");
+        without.peak_bytes = Some(5_000_000_000);
+        let row = row(
+            "training/checkpointing",
+            side(&[2.0], "opabinia 1"),
+            Some(without),
+        );
+        let text = said(&row);
+        let figures = "| 0.50 tokens/s | 1.00 tokens/s | 0.50 | 2.5 GB | 5.0 GB | 0.50 |";
+        assert!(text.contains(figures), "{text}");
+        assert!(!text.contains("PyTorch"), "{text}");
+        let names: Vec<Value> = row
+            .records()
+            .into_iter()
+            .map(|r| r["workload"].clone())
+            .collect();
+        assert_eq!(names, ["training/checkpointing", "training/decoder"]);
+    }
+
+    #[test]
+    fn growth_is_a_sentence() {
+        let text = said(&row("training/long", side(&[9.0], "opabinia 1"), None));
+        let end = "200.0 MB resident after the first ones, 210.0 MB after the last, ratio 1.050.";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
     fn only_what_is_between_the_markers_changes() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let once = replaced(&document, "new\n").unwrap();
-        assert_eq!(once, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(replaced(&once, "new\n").unwrap(), once);
-        assert_eq!(replaced("no markers", "new"), None);
+        for group in Group::ALL {
+            let [begin, end] = group.markers();
+            let document = format!("a\n{begin}\nold\n{end}\nb\n");
+            let once = replaced(&document, group, "new\n").unwrap();
+            assert_eq!(once, format!("a\n{begin}\n\nnew\n\n{end}\nb\n"));
+            assert_eq!(replaced(&once, group, "new\n").unwrap(), once);
+            assert_eq!(replaced("no markers", group, "new"), None);
+        }
     }
 
     #[test]
@@ -291,8 +401,10 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_a_place_for_the_table() {
+    fn the_document_has_a_place_for_every_group() {
         let document = fs::read_to_string(root().join("docs/benchmarks.md")).unwrap();
-        assert!(replaced(&document, "").is_some());
+        for group in Group::ALL {
+            assert!(replaced(&document, group, "").is_some(), "{group:?}");
+        }
     }
 }

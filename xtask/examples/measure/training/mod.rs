@@ -7,7 +7,7 @@
 //! | `sva` | one step of a small model with two encoders and the SVA, all of it training, 16 pictures |
 //! | `stage-1` | an epoch of the small first stage over pictures of the small world, encoders included |
 //! | `feature-cache` | the same with features from the cache |
-//! | `long` | what is left of a first stage of 2,000 steps after its first 100, which warm up |
+//! | `long` | steps 101 to 2,000 of a first stage of a tiny model; the first 100 warm up |
 
 mod networks;
 mod stage;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_pauses_once() {
+    fn a_long_run_halts_twice() {
         let mut workload = workload("long", true, None).unwrap();
         for _ in 0..2 {
             assert!((workload.pass)().unwrap() > 0.0);

@@ -95,6 +95,7 @@ fn small_cambrian() -> Value {
         "mm_vision_tower_aux_token_len_list": [256, 1024],
         "mm_projector_type": "sva", "image_token_len": 64, "vision_hidden_size": 128,
         "query_num_list": [64], "num_query_group": 1, "connector_depth": 2,
+        "connector_only": false,
         "num_of_vision_sampler_layers": 2, "start_of_vision_sampler_layers": 0,
         "stride_of_vision_sampler_layers": 3,
     })

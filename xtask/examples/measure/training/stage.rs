@@ -31,6 +31,10 @@ const ALIGN: &str = include_str!("../../../../recipes/small/align.toml");
 const PICTURES: usize = 256;
 /// Samples of a step of the long run.
 const LONG_BATCH: usize = 4;
+/// Steps after which it halts; every picture has been seen before the first of them.
+const HALTS: [u64; 2] = [100, 2000];
+/// Steps after the last halt, lest the run be winding up when its memory is read.
+const REST: u64 = 10;
 
 /// A pass is an epoch. With the cache the first epoch, which fills it, is the one that warms up.
 pub(super) fn epoch(smoke: bool, cached: bool) -> Fallible<Workload> {
@@ -58,92 +62,110 @@ pub(super) fn epoch(smoke: bool, cached: bool) -> Fallible<Workload> {
     })
 }
 
-/// A tiny model for many steps. The first pass ends after a few of them, with the run at a halt; the
-/// second one at the end of the run. What the process holds then can be compared.
+/// A tiny model for many steps. Each pass ends with the run at a halt, after [`HALTS`], so that what
+/// the process holds at the one can be compared with what it holds at the other.
 pub(super) fn long(smoke: bool) -> Fallible<Workload> {
-    let (halt, steps) = if smoke { (2, 6) } else { (100, 2000) };
+    let halts = if smoke { [2, 6] } else { HALTS };
     let ground = Ground::new(if smoke { 8 } else { PICTURES }, Size::Tiny)?;
     let mut recipe = ground.align()?;
     recipe.data.feature_cache = FeatureCache::Folder(ground.path("features"));
     (recipe.batch.global, recipe.batch.micro) = (LONG_BATCH, LONG_BATCH / 2);
-    (recipe.schedule.epochs, recipe.schedule.steps) = (None, Some(steps));
-    let mut run = Some(LongRun::NotYet(ground, recipe));
+    (recipe.schedule.epochs, recipe.schedule.steps) = (None, Some(halts[1] + REST));
+    let mut run = LongRun::start(ground, recipe, halts);
     Ok(Workload {
         parameters: 0,
-        amount: ((steps - halt) * LONG_BATCH as u64) as f64,
+        amount: ((halts[1] - halts[0]) * LONG_BATCH as u64) as f64,
         losses: Vec::new(),
         pass: Box::new(move || {
             let start = Instant::now();
-            run = match run.take().ok_or("the run is over")? {
-                LongRun::NotYet(ground, recipe) => Some(LongRun::start(ground, recipe, halt)?),
-                LongRun::Halted(halted) => {
-                    halted.finish()?;
-                    None
-                }
-            };
+            run.go_on()?;
             Ok(start.elapsed().as_secs_f64())
         }),
     })
 }
 
-enum LongRun {
-    NotYet(Ground, Recipe),
-    Halted(Halted),
-}
-
-/// A run that waits after a step.
-struct Halted {
-    go_on: Sender<()>,
-    thread: JoinHandle<Result<(), String>>,
+/// A run on a thread of its own that halts and goes on when it is told to.
+struct LongRun {
+    go_on: Option<Sender<()>>,
+    halted: Receiver<()>,
+    thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl LongRun {
-    /// Runs on a thread of its own until the step after which it halts.
-    fn start(ground: Ground, recipe: Recipe, halt: u64) -> Fallible<Self> {
-        let (halted, has_halted) = channel();
+    /// Makes everything ready and halts before the first step.
+    fn start(ground: Ground, recipe: Recipe, halts: [u64; 2]) -> Self {
         let (go_on, may_go_on) = channel();
+        let (has_halted, halted) = channel();
         let thread = spawn(move || {
             let mut observer = Halting {
-                at: halt,
-                halted,
+                halts,
+                has_halted,
                 may_go_on,
             };
             let result = run(&recipe, &ground.path("runs/long"), &mut observer);
             result.map(|_| ()).map_err(|error| error.to_string())
         });
-        let halted = Halted { go_on, thread };
-        if has_halted.recv().is_err() {
-            halted.finish()?;
-            return Err("the run was over before it halted".into());
+        Self {
+            go_on: Some(go_on),
+            halted,
+            thread: Some(thread),
         }
-        Ok(Self::Halted(halted))
+    }
+
+    /// Goes on to the next halt.
+    fn go_on(&mut self) -> Fallible<()> {
+        if let Some(go_on) = &self.go_on {
+            // A run that has ended does not listen, and says why below.
+            let _ = go_on.send(());
+        }
+        if self.halted.recv().is_ok() {
+            return Ok(());
+        }
+        self.end()?;
+        Err("the run is over".into())
+    }
+
+    /// Lets the run go on to its end.
+    fn end(&mut self) -> Result<(), String> {
+        drop(self.go_on.take());
+        match self.thread.take() {
+            Some(thread) => thread.join().map_err(|_| "the run panicked")?,
+            None => Ok(()),
+        }
     }
 }
 
-impl Halted {
-    fn finish(self) -> Fallible<()> {
-        // If nobody listens the thread has ended, and says why.
-        let _ = self.go_on.send(());
-        let ended = self.thread.join().map_err(|_| "the run panicked")?;
-        Ok(ended?)
+impl Drop for LongRun {
+    /// The run's folder is removed when it is over.
+    fn drop(&mut self) {
+        // How it ends no longer matters.
+        let _ = self.end();
     }
 }
 
-/// Holds a run after one of its steps until it is told to go on.
+/// Holds a run before its first step and after others until it is told to go on.
 struct Halting {
-    at: u64,
-    halted: Sender<()>,
+    halts: [u64; 2],
+    has_halted: Sender<()>,
     may_go_on: Receiver<()>,
 }
 
+impl Halting {
+    fn wait(&self) {
+        // When nobody can tell any more, the run just goes on.
+        let _ = self.may_go_on.recv();
+    }
+}
+
 impl Observer for Halting {
-    fn begin(&mut self, _: u64, _: u64) {}
+    fn begin(&mut self, _: u64, _: u64) {
+        self.wait();
+    }
 
     fn step(&mut self, record: &StepRecord, _: u64) {
-        if record.step == self.at {
-            // Without a listener there is nothing to wait for.
-            let _ = self.halted.send(());
-            let _ = self.may_go_on.recv();
+        if self.halts.contains(&record.step) {
+            let _ = self.has_halted.send(());
+            self.wait();
         }
     }
 
