@@ -27,11 +27,14 @@ use crate::{Fallible, Workload};
 const DECODER: &str = include_str!("../../../../recipes/small/decoder.toml");
 const ALIGN: &str = include_str!("../../../../recipes/small/align.toml");
 
-/// Pictures of the world, each with one sample of the first stage.
+/// Pictures of the world whose epoch is timed, each with one sample of the first stage.
 const PICTURES: usize = 256;
+/// Pictures of the long run: few enough to have all been computed in one epoch and read back from the
+/// cache, whose files are mapped, in another before the first halt.
+const LONG_PICTURES: usize = 128;
 /// Samples of a step of the long run.
 const LONG_BATCH: usize = 4;
-/// Steps after which it halts; every picture has been seen before the first of them.
+/// Steps after which it halts.
 const HALTS: [u64; 2] = [100, 2000];
 /// Steps after the last halt, lest the run be winding up when its memory is read.
 const REST: u64 = 10;
@@ -66,7 +69,7 @@ pub(super) fn epoch(smoke: bool, cached: bool) -> Fallible<Workload> {
 /// the process holds at the one can be compared with what it holds at the other.
 pub(super) fn long(smoke: bool) -> Fallible<Workload> {
     let halts = if smoke { [2, 6] } else { HALTS };
-    let ground = Ground::new(if smoke { 8 } else { PICTURES }, Size::Tiny)?;
+    let ground = Ground::new(if smoke { 8 } else { LONG_PICTURES }, Size::Tiny)?;
     let mut recipe = ground.align()?;
     recipe.data.feature_cache = FeatureCache::Folder(ground.path("features"));
     (recipe.batch.global, recipe.batch.micro) = (LONG_BATCH, LONG_BATCH / 2);
