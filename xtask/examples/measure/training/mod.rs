@@ -49,7 +49,15 @@ fn check_threads() -> Fallible<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
+
+    /// Weights are drawn from the device's one stream, so tests that draw take turns.
+    fn alone() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// The losses of the first two steps.
     fn losses(name: &str) -> [f64; 2] {
@@ -61,6 +69,7 @@ mod tests {
 
     #[test]
     fn steps_learn_with_and_without_checkpointing() {
+        let _turn = alone();
         let [first, second] = losses("decoder");
         assert!(second < first, "{first} {second}");
         for (plain, checkpointed) in [first, second].into_iter().zip(losses("checkpointing")) {
@@ -76,6 +85,7 @@ mod tests {
 
     #[test]
     fn the_weights_of_the_first_step_are_written_under_the_peers_names() {
+        let _turn = alone();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sva.safetensors");
         workload("sva", true, Some(&path)).unwrap();
@@ -90,6 +100,7 @@ mod tests {
 
     #[test]
     fn the_first_stage_runs_with_and_without_the_cache() {
+        let _turn = alone();
         for name in ["stage-1", "feature-cache"] {
             let mut workload = workload(name, true, None).unwrap();
             for _ in 0..2 {
@@ -100,6 +111,7 @@ mod tests {
 
     #[test]
     fn a_long_run_halts_twice() {
+        let _turn = alone();
         let mut workload = workload("long", true, None).unwrap();
         for _ in 0..2 {
             assert!((workload.pass)().unwrap() > 0.0);
