@@ -15,7 +15,7 @@ use crate::failure::Failure;
 #[derive(Args)]
 pub struct ModelArgs {
     /// Model folder, or a name on the Hugging Face hub such as `nyu-visionx/cambrian-8b`; without
-    /// it, the small model that ships with the program.
+    /// it, `models/small` beside the program or above the working folder.
     #[arg(short, long, env = "OPABINIA_MODEL")]
     pub model: Option<String>,
     /// Weights of a vision encoder, `NAME=PATH`; NAME is its published name or its position.

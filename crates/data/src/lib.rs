@@ -2,7 +2,7 @@
 //!
 //! Pillar 4 of Cambrian-1 (arXiv 2406.16860, section 4) from its reader's side. A [`SampleFile`]
 //! finds the [`Sample`]s of a file, a [`Masker`] turns one into tokens and says which of them are
-//! trained, [`order`] says which samples make a step, [`Prefetch`] prepares them ahead of it, and a
+//! trained, [`order`] says which samples make a step, and a
 //! [`FeatureStore`] keeps what frozen encoders saw. What cannot be used is counted and listed
 //! ([`Faults`]), never replaced by something else.
 
@@ -14,7 +14,6 @@ pub mod mask;
 pub mod order;
 pub mod pictures;
 mod positioned;
-pub mod prefetch;
 pub mod sample;
 pub mod set;
 pub mod stream;
@@ -26,6 +25,5 @@ pub use jsonl::SampleFile;
 pub use mask::{Masker, Run, Tokenized};
 pub use order::{Modality, SampleLength};
 pub use pictures::PictureFolder;
-pub use prefetch::Prefetch;
 pub use sample::{Sample, Turn};
 pub use set::SampleSet;
