@@ -1,4 +1,4 @@
-//! `cargo xtask features`: do the GPU backends still compile?
+//! `cargo xtask features`: do the GPU backends and the dashboard still compile?
 //!
 //! Each is a Cargo feature of the binary. They are checked in a target directory of their own,
 //! because a feature changes the dependencies' features and would throw away what the tests built.
@@ -8,17 +8,17 @@ use clap::Args;
 use crate::failure::{Failure, Outcome};
 use crate::workspace::{Metadata, cargo, shown};
 
-/// The GPU features of the binary.
-const ALL: [&str; 4] = ["cuda", "metal", "rocm", "vulkan"];
+/// The features of the binary.
+const ALL: [&str; 5] = ["cuda", "dashboard", "metal", "rocm", "vulkan"];
 
 /// Those that compile on this system without a vendor's toolkit.
 const HERE: &[&str] = if cfg!(target_os = "macos") {
-    &["metal"]
+    &["dashboard", "metal"]
 } else {
-    &["vulkan", "cuda", "rocm"]
+    &["dashboard", "vulkan", "cuda", "rocm"]
 };
 
-/// Type-checks the GPU backends that this system can compile.
+/// Type-checks the optional features that this system can compile.
 #[derive(Args)]
 pub(crate) struct Features {
     /// Which ones; those that this system can compile, if none is named.

@@ -8,6 +8,8 @@
 mod args;
 mod ask;
 mod chat;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod device;
 mod doctor;
 mod encode;

@@ -44,6 +44,9 @@ pub struct Train {
     /// Device to train on: auto, cpu, cuda, vulkan, metal, rocm.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Burn's dashboard in place of a bar: curves of the figures, on the whole terminal (`q` stops).
+    #[arg(long, conflicts_with_all = ["dry_run", "replay"])]
+    dashboard: bool,
     /// One JSON object on standard output at the end.
     #[arg(long)]
     json: bool,
@@ -102,6 +105,20 @@ impl From<AxisArg> for Axis {
     }
 }
 
+#[cfg(feature = "dashboard")]
+fn with_dashboard(recipe: &Recipe, options: &JobOptions<'_>) -> Result<Finished, Failure> {
+    let mut dashboard = crate::dashboard::Dashboard::new(&STOP)?;
+    let finished = job::run(recipe, options, &mut dashboard);
+    dashboard.finish();
+    Ok(finished?)
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn with_dashboard(_: &Recipe, _: &JobOptions<'_>) -> Result<Finished, Failure> {
+    Err(Failure::new("this program was built without the dashboard")
+        .hint("build it with `cargo build --release --features dashboard`"))
+}
+
 /// Set by Ctrl-C: the run saves after its step and stops.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -141,6 +158,9 @@ impl Train {
             return Ok(ExitCode::SUCCESS);
         }
         watch_for_interrupts()?;
+        if self.dashboard {
+            return self.report(&with_dashboard(&recipe, &options)?);
+        }
         let mut watch = Watch::new(recipe.log.every);
         let finished = job::run(&recipe, &options, &mut watch);
         watch.finish();

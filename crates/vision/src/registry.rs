@@ -474,11 +474,11 @@ mod tests {
         }
         let error = shipped[0].repository().unwrap_err().to_string();
         assert!(error.contains("`towers`"), "{error}");
-        // The sides in their names, and 480 = 32 + 64 + 128 + 256 channels of all stages.
+        // The sides in their names, and 360 = 24 + 48 + 96 + 192 channels of all stages.
         assert_eq!(facts("opabinia/small-siglip-128").0, 128);
-        assert_eq!(facts("opabinia/small-dinov2-mae-128").1, 16 * 16);
+        assert_eq!(facts("opabinia/small-dinov2-mae-128").1, 8 * 8);
         let (side, tokens, width, layers, _) = facts("opabinia/small-convnext-256");
-        assert_eq!((side, tokens, width, layers), (256, 64 * 64, 480, 10));
+        assert_eq!((side, tokens, width, layers), (256, 64 * 64, 360, 10));
     }
 
     fn facts(name: &str) -> (u32, usize, usize, usize, u64) {

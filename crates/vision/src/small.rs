@@ -11,14 +11,14 @@ use crate::convnext::ConvNextConfig;
 use crate::siglip::{Layout, SiglipConfig};
 use crate::transformer::{FeedForwardKind, VitConfig};
 
-/// A transformer of 16 × 16 patches on pictures of 128 px.
+/// A transformer of 8 × 8 patches on pictures of 128 px.
 const VIT: VitConfig = VitConfig {
     width: 128,
     layers: 6,
     heads: 4,
     hidden: 512,
     feed_forward: FeedForwardKind::Mlp(Activation::GeluTanh),
-    patch: 8,
+    patch: 16,
     side: 128,
     eps: 1e-6,
     qkv_bias: true,
@@ -41,7 +41,7 @@ pub(crate) const DINOV2: VitConfig = VitConfig {
 /// Language-supervised and convolutional, at a higher resolution.
 pub(crate) const CONVNEXT: ConvNextConfig = ConvNextConfig {
     depths: [2, 2, 4, 2],
-    dims: [32, 64, 128, 256],
+    dims: [24, 48, 96, 192],
     eps: 1e-6,
 };
 

@@ -35,6 +35,7 @@ pub fn instruction(random: &mut ChaCha8Rng) -> &'static str {
 /// A caption in one of several styles.
 pub fn caption(truth: &Truth, random: &mut ChaCha8Rng) -> String {
     match truth {
+        Truth::Scene(scene) if scene.close_up => close_up(scene, random),
         Truth::Scene(scene) => match random.random_range(0..4) {
             0 => grouped(scene, random),
             1 => dense(scene),
@@ -127,6 +128,27 @@ fn placed(scene: &Scene, random: &mut ChaCha8Rng) -> String {
         "There is {x}.",
         "{X}.",
         "On the ground there is {x}.",
+        "You can see {x}.",
+    ];
+    phrase(&templates, &[("x", list(&items))], random)
+}
+
+/// The one object of a close-up: *a red metal ball*, never its size.
+fn close_up(scene: &Scene, random: &mut ChaCha8Rng) -> String {
+    let said: &[Attribute] = if random.random_bool(0.5) {
+        &[Attribute::Colour, Attribute::Material, Attribute::Shape]
+    } else {
+        &[Attribute::Colour, Attribute::Shape]
+    };
+    let items: Vec<String> = scene
+        .objects
+        .iter()
+        .map(|object| Description::of(object, said).a())
+        .collect();
+    let templates = [
+        "The picture shows {x}.",
+        "There is {x}.",
+        "{X}.",
         "You can see {x}.",
     ];
     phrase(&templates, &[("x", list(&items))], random)

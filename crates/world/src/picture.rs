@@ -32,6 +32,9 @@ impl Default for PictureOptions {
 pub enum Subject {
     /// Solid objects on the ground.
     Scene,
+    /// One solid object that fills most of the picture.
+    #[serde(rename = "close_up")]
+    CloseUp,
     /// One big word.
     Word,
     /// A few lines of words.
@@ -50,8 +53,9 @@ pub enum Subject {
 
 impl Subject {
     /// All subjects, in the order of the enum.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Scene,
+        Self::CloseUp,
         Self::Word,
         Self::Lines,
         Self::Labels,
@@ -65,6 +69,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Scene => "scene",
+            Self::CloseUp => "close_up",
             Self::Word => "word",
             Self::Lines => "lines",
             Self::Labels => "labels",
@@ -85,6 +90,7 @@ pub fn draw(seed: u64, subject: Subject, options: &PictureOptions) -> Picture {
     let flat = |(pixels, truth): (RgbImage, Truth)| (pixels, Vec::new(), truth);
     let (pixels, mask, truth) = match subject {
         Subject::Scene => scene::draw(&mut rng, side),
+        Subject::CloseUp => scene::draw_close_up(&mut rng, side),
         Subject::Word => flat(document::draw_word(&mut rng, side)),
         Subject::Lines => flat(document::draw_lines(&mut rng, side)),
         Subject::Labels => flat(document::draw_labels(&mut rng, side)),

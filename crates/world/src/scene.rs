@@ -28,6 +28,8 @@ pub const LEAST_VISIBLE_PIXELS: f64 = 120.0;
 const MARGIN: f64 = 2.0;
 /// Objects stand at least this far from each other, in metres.
 const GAP: f64 = 0.06;
+/// Width of a close-up in widths of its object.
+const CLOSE_UP: std::ops::Range<f64> = 1.2..2.2;
 /// The farthest that an object may stand, in metres.
 const FARTHEST: f64 = 5.6;
 /// Places tried for an object before it is left out.
@@ -47,42 +49,126 @@ struct Kind {
 /// Draws a scene: pixels, mask (index of the object plus one) and truth.
 pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
     let camera = draw_camera(rng, side);
-    let mut objects = Vec::new();
-    let mut pieces = Vec::new();
-    let mut seen = DepthBuffer::new(side);
+    let mut arrangement = Arrangement::new(side);
     for kind in draw_cast(rng) {
-        if let Some((object, layer)) = place(rng, &camera, side, kind, &objects, &seen) {
-            seen.add(&layer);
-            pieces.push(Piece {
-                solid: solid_of(&object),
-                surface: Surface::new(kind.colour, kind.material, rng.random_range(0.92..1.08)),
-                bounds: layer.bounds,
-            });
-            objects.push(object);
+        if let Some((object, layer)) = place(
+            rng,
+            &camera,
+            side,
+            kind,
+            &arrangement.objects,
+            &arrangement.seen,
+        ) {
+            arrangement.add(rng, object, &layer);
         }
     }
-    let visible = seen.visible().to_vec();
-    let mask = seen.into_mask();
-    let boxes = boxes(&mask, side, objects.len());
-    for ((object, visible), found) in objects.iter_mut().zip(visible).zip(boxes) {
-        object.visible = visible;
-        object.box2d = found;
+    arrangement.paint(rng, camera, side, false)
+}
+
+/// Draws one object through a long lens, so that it fills most of the picture: where an encoder begins
+/// to learn, since a whole scene shows it a thing in one picture element out of thirty.
+pub(crate) fn draw_close_up(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
+    let mut arrangement = Arrangement::new(side);
+    let mut camera = draw_camera(rng, side);
+    let kind = draw_kind(rng);
+    if let Some((object, layer)) = place(rng, &camera, side, kind, &[], &arrangement.seen) {
+        let closer = closer(rng, &camera, &layer, side);
+        let margin = MARGIN * f64::from(side) / REFERENCE_SIDE;
+        let bounding = (object.centre, object.extent, object.yaw);
+        let near = Layer::cast(&closer, &solid_of(&object), bounding, side, margin);
+        let (layer, camera_of_layer) = near.map_or((layer, camera), |layer| (layer, closer));
+        camera = camera_of_layer;
+        let object = Object {
+            covered: layer.covered,
+            ..object
+        };
+        arrangement.add(rng, object, &layer);
     }
-    let (ground, light) = draw_surroundings(rng);
-    let pixels = Stage {
-        camera: &camera,
-        pieces: &pieces,
-        ground: &ground,
-        light: &light,
-    }
-    .paint(&mask, side);
-    let scene = Scene {
-        camera,
-        width: side,
-        height: side,
-        objects,
+    arrangement.paint(rng, camera, side, true)
+}
+
+/// The same camera with a lens whose picture is a square around what a layer covers.
+fn closer(rng: &mut ChaCha8Rng, camera: &Camera, layer: &Layer, side: u32) -> Camera {
+    let bounds = &layer.bounds;
+    let [left, top, right, bottom] =
+        [bounds.left, bounds.top, bounds.right, bounds.bottom].map(f64::from);
+    let whole = f64::from(side);
+    let width = ((right - left).max(bottom - top) * rng.random_range(CLOSE_UP)).min(whole);
+    let mut origin = |low: f64, high: f64| {
+        let place = high - width + rng.random_range(0.1..0.9) * (width - (high - low));
+        place.clamp(0.0, whole - width)
     };
-    (pixels, mask, Truth::Scene(scene))
+    let (x, y) = (origin(left, right), origin(top, bottom));
+    let zoom = whole / width;
+    Camera {
+        focal: camera.focal * zoom,
+        centre: [(camera.centre[0] - x) * zoom, (camera.centre[1] - y) * zoom],
+        ..*camera
+    }
+}
+
+/// Objects that have found their places.
+struct Arrangement {
+    objects: Vec<Object>,
+    pieces: Vec<Piece>,
+    seen: DepthBuffer,
+}
+
+impl Arrangement {
+    fn new(side: u32) -> Self {
+        Self {
+            objects: Vec::new(),
+            pieces: Vec::new(),
+            seen: DepthBuffer::new(side),
+        }
+    }
+
+    fn add(&mut self, rng: &mut ChaCha8Rng, object: Object, layer: &Layer) {
+        self.seen.add(layer);
+        self.pieces.push(Piece {
+            solid: solid_of(&object),
+            surface: Surface::new(object.colour, object.material, rng.random_range(0.92..1.08)),
+            bounds: layer.bounds,
+        });
+        self.objects.push(object);
+    }
+
+    fn paint(
+        self,
+        rng: &mut ChaCha8Rng,
+        camera: Camera,
+        side: u32,
+        close_up: bool,
+    ) -> (RgbImage, Vec<u8>, Truth) {
+        let Self {
+            mut objects,
+            pieces,
+            seen,
+        } = self;
+        let visible = seen.visible().to_vec();
+        let mask = seen.into_mask();
+        let boxes = boxes(&mask, side, objects.len());
+        for ((object, visible), found) in objects.iter_mut().zip(visible).zip(boxes) {
+            object.visible = visible;
+            object.box2d = found;
+        }
+        let (ground, light) = draw_surroundings(rng);
+        let pixels = Stage {
+            camera: &camera,
+            pieces: &pieces,
+            ground: &ground,
+            light: &light,
+        }
+        .paint(&mask, side);
+        let scene = Scene {
+            camera,
+            width: side,
+            height: side,
+            objects,
+            close_up,
+        };
+        (pixels, mask, Truth::Scene(scene))
+    }
 }
 
 fn draw_camera(rng: &mut ChaCha8Rng, side: u32) -> Camera {

@@ -200,6 +200,9 @@ pub struct Scene {
     pub height: u32,
     /// The objects; `Picture::mask` holds their index plus one.
     pub objects: Vec<Object>,
+    /// Whether one object is seen through a long lens, so that nothing tells its size.
+    #[serde(default)]
+    pub close_up: bool,
 }
 
 /// A rendered document.

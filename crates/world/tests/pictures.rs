@@ -53,6 +53,24 @@ fn the_same_seed_gives_the_same_bytes() {
     }
 }
 
+/// A close-up shows one object in at least a third of its width, whole, and nobody asks for its size.
+#[test]
+fn close_ups_are_close() {
+    for seed in 0..60 {
+        let picture = draw(seed, Subject::CloseUp, &options(128));
+        let scene = scene(&picture);
+        assert!(scene.close_up);
+        assert_eq!(scene.objects.len(), 1, "seed {seed}");
+        let object = &scene.objects[0];
+        let (found, _) = extent(&picture.mask, 128, 0);
+        assert_eq!(found, object.box2d, "seed {seed}");
+        let span = (found.right - found.left).max(found.bottom - found.top);
+        assert!(span >= 40.0, "seed {seed}: {span} of 128 pixels");
+        let middle = scene.camera.project(object.centre).unwrap();
+        assert!(middle[0] > found.left && middle[0] < found.right);
+    }
+}
+
 #[test]
 fn threads_do_not_matter() {
     let alone: Vec<String> = (0..8)

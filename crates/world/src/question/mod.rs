@@ -237,6 +237,13 @@ impl Task {
     /// Tasks that a picture of this truth may be asked, and how often each, relative to the others.
     pub fn of(truth: &Truth) -> &'static [(Self, u32)] {
         match truth {
+            Truth::Scene(scene) if scene.close_up => &[
+                (Self::Presence, 3),
+                (Self::Colour, 4),
+                (Self::Shape, 3),
+                (Self::Material, 2),
+                (Self::Check, 2),
+            ],
             // Few scenes allow questions about places, hence the larger weights.
             Truth::Scene(_) => &[
                 (Self::Presence, 3),

@@ -58,6 +58,11 @@ const NAMES: [(&[Attribute], u32); 8] = [
     ),
 ];
 
+/// Whether a picture shows these attributes: a close-up shows no sizes.
+pub fn shown(scene: &Scene, attributes: &[Attribute]) -> bool {
+    !(scene.close_up && attributes.contains(&Attribute::Size))
+}
+
 impl Description {
     /// Says these attributes of an object.
     pub fn of(object: &Object, attributes: &[Attribute]) -> Self {
@@ -134,6 +139,7 @@ pub fn single_out(
 ) -> Option<Description> {
     let usable = |attributes: &[Attribute]| {
         hidden.is_none_or(|hidden| !attributes.contains(&hidden))
+            && shown(scene, attributes)
             && Description::of(object, attributes).count(scene) == 1
     };
     let names: Vec<(&[Attribute], u32)> = match hidden {

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::refer::{Attribute, Description, single_out};
+use super::refer::{Attribute, Description, shown, single_out};
 use super::wording::{capital, phrase, weighted, with_article, yes_no};
 use super::{Question, Task, options};
 use crate::truth::{Colour, Material, Object, Scene, Shape, Size};
@@ -35,6 +35,9 @@ fn presence(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
     // Another pattern where this scene has, say, every shape and nothing can be missing.
     let found = (0..8).find_map(|_| {
         let attributes = weighted(&PRESENT, random)?;
+        if !shown(scene, attributes) {
+            return None;
+        }
         if yes {
             let object = scene.objects.choose(random)?;
             Some(Description::of(object, attributes))

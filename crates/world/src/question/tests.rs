@@ -42,6 +42,7 @@ pub(crate) fn scene(objects: Vec<Object>) -> Scene {
         width: 256,
         height: 256,
         objects,
+        close_up: false,
     }
 }
 
