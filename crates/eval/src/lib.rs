@@ -21,7 +21,7 @@ mod questions;
 mod record;
 mod run;
 mod run_folder;
-mod scorer;
+pub mod scorer;
 mod settings;
 pub mod summary;
 mod vision;

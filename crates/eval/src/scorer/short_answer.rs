@@ -1,19 +1,11 @@
-//! Is the answer right?
+//! Short answers: a word, a number or a short phrase, compared with the one right answer after both
+//! were [normalised](normalise).
 //!
-//! [`Scorer::ShortAnswer`] compares a word, a number or a short phrase with the one right answer,
-//! after both were [normalised](normalise). It does not search sentences for the answer: the prompt
-//! asks for a single word or phrase, and whoever finds "no" in "I do not know" is too kind.
+//! It does not search sentences for the answer: the prompt asks for a single word or phrase, and
+//! whoever finds "no" in "I do not know" is too kind. This is the scorer of the small world's
+//! questions.
 
-use serde::{Deserialize, Serialize};
-
-/// How answers are judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scorer {
-    /// Equal after normalising; where the prompt shows lettered options, the option's letter or its
-    /// text.
-    ShortAnswer,
-}
+use super::gold::{Gold, Judgement};
 
 /// What is right.
 #[derive(Clone, Copy, Debug)]
@@ -26,43 +18,51 @@ pub struct Expected<'a> {
     pub lettered: bool,
 }
 
-impl Scorer {
-    /// Between 0, wrong, and 1, right.
+impl Expected<'_> {
+    /// As the scorers take it: without options where their letters are not shown.
     #[must_use]
-    pub fn score(self, answer: &str, expected: &Expected<'_>) -> f64 {
-        let right = match self {
-            Self::ShortAnswer => short_answer(answer, expected),
-        };
-        f64::from(u8::from(right))
+    pub fn gold(&self) -> Gold {
+        let options = if self.lettered { self.choices } else { &[] };
+        Gold {
+            answers: vec![self.answer.to_owned()],
+            options: options.to_vec(),
+            ..Gold::default()
+        }
     }
 }
 
-fn short_answer(answer: &str, expected: &Expected<'_>) -> bool {
-    if same(answer, expected.answer) {
+/// Equal after normalising; where the question has options, the option's letter or its text.
+pub(super) fn judge(prediction: &str, gold: &Gold) -> Judgement {
+    let right = accepts(prediction, gold);
+    let usable = !prediction.trim().is_empty();
+    let expected = gold.right_text().unwrap_or_default();
+    Judgement::verdict(right, usable, normalise(prediction), expected)
+}
+
+fn accepts(prediction: &str, gold: &Gold) -> bool {
+    if gold.answers.iter().any(|answer| same(prediction, answer)) {
         return true;
     }
-    if !expected.lettered {
-        return false;
-    }
-    let Some(right) = right_choice(expected) else {
+    let index = gold.right.or_else(|| right_option(gold));
+    let Some((right, text)) = index.and_then(|index| Some((index, gold.options.get(index)?)))
+    else {
         return false;
     };
-    let text = &expected.choices[right];
-    match letter(answer) {
+    match letter(prediction) {
         Some((index, "")) => index == right,
         Some((index, rest)) => index == right && same(rest, text),
-        None => same(answer, text),
+        None => same(prediction, text),
     }
 }
 
 /// Index of the right option, which the benchmark gives as text or as a letter.
-fn right_choice(expected: &Expected<'_>) -> Option<usize> {
-    let texts = expected.choices.iter();
+fn right_option(gold: &Gold) -> Option<usize> {
+    let answer = gold.answers.first()?;
+    let mut texts = gold.options.iter();
     texts
-        .clone()
-        .position(|choice| same(choice, expected.answer))
-        .or_else(|| match letter(expected.answer) {
-            Some((index, "")) if index < texts.len() => Some(index),
+        .position(|option| same(option, answer))
+        .or_else(|| match letter(answer) {
+            Some((index, "")) if index < gold.options.len() => Some(index),
             _ => None,
         })
 }
@@ -232,7 +232,7 @@ mod tests {
             choices: &choices,
             lettered,
         };
-        Scorer::ShortAnswer.score(answer, &expected) == 1.0
+        super::judge(answer, &expected.gold()).score == 1.0
     }
 
     #[test]
@@ -336,9 +336,9 @@ mod tests {
         fn any_text_can_be_judged(answer in ".{0,24}", right in ".{0,24}", option in ".{0,12}", lettered: bool) {
             let choices = [option, right.clone()];
             let expected = Expected { answer: &right, choices: &choices, lettered };
-            let score = Scorer::ShortAnswer.score(&answer, &expected);
+            let score = super::judge(&answer, &expected.gold()).score;
             prop_assert!(score == 0.0 || score == 1.0);
-            let itself = Scorer::ShortAnswer.score(&right, &expected);
+            let itself = super::judge(&right, &expected.gold()).score;
             prop_assert_eq!(itself == 1.0, !right.trim().is_empty());
         }
 
