@@ -18,9 +18,9 @@ use crate::task::Task;
 const SHOWN: usize = 3;
 
 /// Bytes of memory for each number: its value, its gradient, and AdamW's two moments.
-const PER_TRAINED: u64 = 16;
+pub(super) const PER_TRAINED: u64 = 16;
 /// The same for a number that is frozen.
-const PER_FROZEN: u64 = 4;
+pub(super) const PER_FROZEN: u64 = 4;
 /// Bytes in a checkpoint for each number that trains: value and moments.
 const PER_SAVED: u64 = 12;
 

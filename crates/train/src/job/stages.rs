@@ -11,7 +11,7 @@ use opabinia_data::{Faults, SampleSet};
 use opabinia_image::ImageLimits;
 use opabinia_model::{EncoderPlacement, LoadModel, LossOptions, Model, SaveOptions};
 use opabinia_vision::Encoder;
-use opabinia_weights::WeightDtype;
+use opabinia_weights::{Checkpoint, WeightDtype};
 
 use super::names::NetworkNames;
 use super::{Done, Driven, Job, Order};
@@ -95,6 +95,7 @@ impl Job<'_> {
 
     /// The model to begin with, on the training device.
     fn model(&self, wanted: &recipe::Model) -> Result<Model, TrainError> {
+        self.refuse_what_cannot_be_loaded(wanted)?;
         let mut options = LoadModel {
             dtype: WeightDtype::F32,
             device: self.device.clone(),
@@ -128,6 +129,33 @@ impl Job<'_> {
             model.network.decoder = lora::adapt(model.network.decoder, lora, self.recipe.seed);
         }
         Ok(model)
+    }
+
+    /// Refuses a model that is too large before minutes go into loading it, from the shapes in its
+    /// files alone. It is a lower bound: what is new or lies elsewhere is not counted.
+    fn refuse_what_cannot_be_loaded(&self, wanted: &recipe::Model) -> Result<(), TrainError> {
+        let folder = match &wanted.start {
+            ModelStart::Folder { from, .. } => from,
+            ModelStart::Parts { decoder, .. } => decoder,
+        };
+        // Loading itself says best what is wrong with a folder.
+        let Ok(checkpoint) = Checkpoint::open(folder) else {
+            return Ok(());
+        };
+        let numbers = |key| {
+            let info = checkpoint.info(key);
+            info.map_or(0, |info| info.shape.iter().map(|&n| n as u64).product())
+        };
+        let numbers: u64 = checkpoint.keys().map(numbers).sum();
+        let parts = &self.recipe.optimizer.parts;
+        let trains = parts
+            .get(&Part::Decoder)
+            .is_some_and(|part| part.train == Some(true));
+        let each = match trains && self.recipe.lora.is_none() {
+            true => super::preflight::PER_TRAINED,
+            false => super::preflight::PER_FROZEN,
+        };
+        super::preflight::check_fits("memory", numbers * each, self.options.memory)
     }
 
     fn task(
