@@ -15,8 +15,13 @@ use crate::failure::{Failure, Outcome};
 
 /// Where the shipped model lies.
 const SHIPPED: &str = "models/small";
-/// The world that it lives in.
+/// The world that it lives in, and what it shows.
 const WORLD: &str = "data/world";
+const WORLD_MIX: &str = "scene=10,close_up=5,word=3,lines=1,labels=1,table=1,bar=3,line=1,pie=1";
+/// What encoders begin with, and how many pictures of it there are for one of the world.
+const CLOSE: &str = "data/close";
+const CLOSE_MIX: &str = "close_up=3,word=1";
+const CLOSE_SHARE: f64 = 0.5;
 /// Its recipes in the order in which they build on each other.
 const STAGES: [&str; 6] = [
     "decoder",
@@ -60,21 +65,15 @@ impl Model {
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         let program = target.map_or_else(|| program.to_path_buf(), |t| t.join("release/opabinia"));
         let program = program.display().to_string();
-        let (pictures, test) = (self.pictures.to_string(), self.test.to_string());
-        command(
+        make_world(&program, WORLD, WORLD_MIX, "1", self.pictures, self.test)?;
+        let few = |pictures: usize| (pictures as f64 * CLOSE_SHARE).ceil() as usize;
+        make_world(
             &program,
-            &[
-                "world",
-                "make",
-                WORLD,
-                "--pictures",
-                &pictures,
-                "--test",
-                &test,
-                "--seed",
-                "1",
-                "--no-annotations",
-            ],
+            CLOSE,
+            CLOSE_MIX,
+            "2",
+            few(self.pictures),
+            few(self.test),
         )?;
         for stage in STAGES {
             let recipe = format!("recipes/small/{stage}.toml");
@@ -98,6 +97,23 @@ impl Model {
         println!("done in {} h {:02} min", minutes / 60, minutes % 60);
         Ok(())
     }
+}
+
+fn make_world(
+    program: &str,
+    folder: &str,
+    mix: &str,
+    seed: &str,
+    pictures: usize,
+    test: usize,
+) -> Outcome {
+    let (pictures, test) = (pictures.to_string(), test.to_string());
+    let sizes = ["--pictures", &pictures, "--test", &test, "--seed", seed];
+    let rest = ["--mix", mix, "--no-annotations"];
+    command(
+        program,
+        &[&["world", "make", folder][..], &sizes, &rest].concat(),
+    )
 }
 
 /// Runs a program and shows what it says.

@@ -11,8 +11,11 @@
 //! Records ─ Summary::of ─▶ rows with intervals and visual gain, as JSON, table, Markdown
 //! ```
 
+pub mod analysis;
+pub mod benchmark;
 mod candidate;
 mod digest;
+pub mod endpoint;
 mod error;
 mod examiner;
 mod interval;

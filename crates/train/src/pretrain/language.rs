@@ -1,9 +1,11 @@
 //! Next-token training of a Llama-shaped decoder on texts.
 //!
 //! The decoder is [`opabinia_llm::Decoder`], the one that answers; its folder is an ordinary Llama
-//! checkpoint. Weights start as in transformers' Llama (normal, 0.02), with the two projections that
-//! write into the residual stream scaled by `1 / √(2 · layers)`, as in GPT-2. How texts become rows
-//! is said in [`super::documents`].
+//! checkpoint. Weights start normal with deviation `1 / √hidden`, with the two projections that write
+//! into the residual stream scaled by `1 / √(2 · layers)`, as in GPT-2. (The usual 0.02 is that of a
+//! hidden width of 2500. In a narrow decoder it makes the first scores of attention vanish, and so the
+//! gradients that would make a token look at a picture.) How texts become rows is said in
+//! [`super::documents`].
 
 use std::path::Path;
 
@@ -22,9 +24,6 @@ use super::documents::{Row, documents, pack};
 use super::folder::write_json;
 use super::start::{Start, plain, start};
 use crate::{BatchSize, LossSum, Task, TrainError};
-
-/// Standard deviation of first weights, `initializer_range` of transformers' Llama.
-const DEVIATION: f64 = 0.02;
 
 /// The sizes of a decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,7 +66,7 @@ impl DecoderSizes {
             "eos_token_id": tokenizer.eos_id(),
             "hidden_act": "silu",
             "hidden_size": self.hidden,
-            "initializer_range": DEVIATION,
+            "initializer_range": first_deviation(self.hidden),
             "intermediate_size": self.intermediate,
             "max_position_embeddings": self.max_position,
             "mlp_bias": false,
@@ -217,14 +216,23 @@ impl LanguageTask {
     }
 }
 
+/// Standard deviation of first weights.
+fn first_deviation(hidden: usize) -> f64 {
+    (hidden as f64).powf(-0.5)
+}
+
 /// A decoder with the first weights of the module documentation.
 #[must_use]
 pub fn first_decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Decoder {
-    let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
+    let deviation = first_deviation(config.hidden);
+    let residual = deviation / (2.0 * config.layers as f64).sqrt();
     start(Decoder::new(config, device), seed, |path, shape| {
         let writes = path.ends_with(".o_proj.weight") || path.ends_with(".down_proj.weight");
-        let deviation = if writes { residual } else { DEVIATION };
-        plain(path, shape, Start::Normal(deviation))
+        plain(
+            path,
+            shape,
+            Start::Normal(if writes { residual } else { deviation }),
+        )
     })
 }
 
