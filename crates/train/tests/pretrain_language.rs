@@ -60,7 +60,7 @@ fn values<M: Module>(module: &M) -> Vec<f32> {
 }
 
 #[test]
-fn rows_are_full_and_the_loss_begins_at_a_guess() {
+fn rows_are_full_and_the_loss_begins_near_a_guess() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer(folder.path());
     let vocabulary = tokenizer.vocab_size() as f64;
@@ -79,7 +79,9 @@ fn rows_are_full_and_the_loss_begins_at_a_guess() {
         .sum
         .into_scalar();
     let mean = f64::from(sum) / task.terms(&batch) as f64;
-    assert!((mean - vocabulary.ln()).abs() < 0.1, "{mean}");
+    // First logits have a variance of at most 1, which costs up to half a nat more than none at all.
+    let above_guessing = mean - vocabulary.ln();
+    assert!((0.0..0.6).contains(&above_guessing), "{mean}");
 }
 
 #[test]
