@@ -17,11 +17,11 @@ use crate::failure::{Failure, Outcome};
 const SHIPPED: &str = "models/small";
 /// The world that it lives in, and what it shows.
 const WORLD: &str = "data/world";
-const WORLD_MIX: &str = "scene=10,close_up=5,word=3,lines=1,labels=1,table=1,bar=3,line=1,pie=1";
+const WORLD_MIX: &str = "scene=10,close_up=3,word=4,lines=1,labels=1,table=1,bar=3,line=1,pie=1";
 /// What encoders begin with, and how many pictures of it there are for one of the world.
 const CLOSE: &str = "data/close";
 const CLOSE_MIX: &str = "close_up=3,word=1";
-const CLOSE_SHARE: f64 = 0.5;
+const CLOSE_SHARE: f64 = 0.4;
 /// Its recipes in the order in which they build on each other.
 const STAGES: [&str; 6] = [
     "decoder",
@@ -41,10 +41,10 @@ const MOST_BYTES: u64 = 24 << 20;
 #[derive(Args)]
 pub(crate) struct Model {
     /// Pictures to learn from.
-    #[arg(long, default_value_t = 24_000)]
+    #[arg(long, default_value_t = 30_000)]
     pictures: usize,
     /// Pictures to be examined with.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1500)]
     test: usize,
     /// Another value for a key of every recipe, such as `schedule.steps=10`; for trying this task.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -109,7 +109,7 @@ fn make_world(
 ) -> Outcome {
     let (pictures, test) = (pictures.to_string(), test.to_string());
     let sizes = ["--pictures", &pictures, "--test", &test, "--seed", seed];
-    let rest = ["--mix", mix, "--no-annotations"];
+    let rest = ["--mix", mix, "--no-annotations", "--labels"];
     command(
         program,
         &[&["world", "make", folder][..], &sizes, &rest].concat(),

@@ -72,6 +72,9 @@ pub struct Make {
     /// Leave out the truth of the scenes in the formats of COCO, ADE20K and Omni3D.
     #[arg(long)]
     no_annotations: bool,
+    /// Write what is in each cell of each picture, too, for dense supervision of encoders.
+    #[arg(long)]
+    labels: bool,
     /// Threads; all cores if not given. The files are the same for any number.
     #[arg(long)]
     threads: Option<usize>,
@@ -98,6 +101,7 @@ impl Make {
             },
             side: self.side,
             annotations: !self.no_annotations,
+            labels: self.labels,
             threads: self.threads,
             force: self.force,
         };

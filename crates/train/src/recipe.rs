@@ -30,8 +30,8 @@ use tables::Document;
 
 pub use error::{Place, RecipeError};
 pub use model_tables::{
-    ConnectorTable, ContrastiveTable, DecoderTable, EncoderSource, EncoderTable, MaeTable,
-    ModelTable, TextTable, TokenizerTable,
+    ConnectorTable, ContrastiveTable, DecoderTable, DenseTable, EncoderSource, EncoderTable,
+    MaeTable, ModelTable, TextTable, TokenizerTable,
 };
 pub use run_tables::{
     BatchTable, DataTable, FeatureCache, LogTable, LoraTable, LoraTarget, MemoryTable,
@@ -98,6 +98,13 @@ pub enum Work {
         /// Masks and reconstruction.
         masking: MaeTable,
     },
+    /// A vision encoder from pictures and maps of what is where in them.
+    Dense {
+        /// The encoder.
+        encoder: EncoderTable,
+        /// The maps.
+        labels: DenseTable,
+    },
     /// A decoder from text.
     Language {
         /// Its sizes.
@@ -116,6 +123,7 @@ impl Work {
             Self::Instruct(_) => Stage::Instruct,
             Self::Contrastive { .. } => Stage::Contrastive,
             Self::Mae { .. } => Stage::Mae,
+            Self::Dense { .. } => Stage::Dense,
             Self::Language { .. } => Stage::Language,
         }
     }
@@ -322,6 +330,7 @@ impl Recipe {
             text: None,
             contrastive: None,
             mae: None,
+            dense: None,
             decoder: None,
             tokenizer: None,
             data: self.data.clone(),
@@ -347,6 +356,10 @@ impl Recipe {
             Work::Mae { encoder, masking } => {
                 document.encoder = Some(encoder);
                 document.mae = Some(masking);
+            }
+            Work::Dense { encoder, labels } => {
+                document.encoder = Some(encoder);
+                document.dense = Some(labels);
             }
             Work::Language { decoder, tokenizer } => {
                 document.decoder = Some(decoder);

@@ -5,6 +5,8 @@
 //! recipe and the pretraining of encoders and decoder are tasks of the same loop, so all of them
 //! resume, log and stop alike.
 
+use std::borrow::Cow;
+
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::prelude::*;
@@ -95,7 +97,7 @@ pub struct LossSum {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     /// Its name in the log.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Sum.
     pub sum: f64,
     /// Count.

@@ -92,7 +92,7 @@ impl Task for Points {
         Ok(LossSum {
             sum: error,
             metrics: vec![Metric {
-                name: "points",
+                name: "points".into(),
                 sum: n as f64,
                 count: 1.0,
             }],

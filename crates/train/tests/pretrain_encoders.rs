@@ -11,8 +11,8 @@ use opabinia_data::stream::stream;
 use opabinia_image::RgbImage;
 use opabinia_llm::Tokenizer;
 use opabinia_train::pretrain::{
-    ContrastiveOptions, ContrastiveTask, EncoderChoice, MaeOptions, MaeTask, Pictures,
-    TokenizerOptions, TransformerSizes, train_tokenizer,
+    ContrastiveOptions, ContrastiveTask, DenseTask, EncoderChoice, LabelFiles, MaeOptions, MaeTask,
+    Pictures, TokenizerOptions, TransformerSizes, train_tokenizer,
 };
 use opabinia_train::{Task, TrainError};
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec, load_encoder};
@@ -228,6 +228,80 @@ fn masked_patches_are_learnt() {
     task.finish(&module, folder.path(), WeightDtype::F32)
         .unwrap();
     reads_back(&choice, &module.encoder, folder.path());
+}
+
+/// Label maps of [`world`] on 4 × 4 cells: where the square is, and its colour there.
+fn label_maps(folder: &Path) -> Vec<String> {
+    let description = json!({"rows": 4, "cols": 4, "ignore": 255, "planes": [
+        {"name": "kind", "classes": ["nothing", "square"], "background": 0},
+        {"name": "colour", "classes": COLOURS.map(|(name, _)| name)},
+    ]});
+    std::fs::write(folder.join("labels.json"), description.to_string()).unwrap();
+    let mut names = Vec::new();
+    for colour in 0..COLOURS.len() {
+        // Squares 16 pixels wide that begin at 2, 24 and 46, on cells of 16 pixels.
+        for columns in [0..1, 1..3, 3..4] {
+            let mut values = [vec![0; 16], vec![255; 16]].concat();
+            for cell in [1, 2]
+                .into_iter()
+                .flat_map(|row| columns.clone().map(move |c| row * 4 + c))
+            {
+                values[cell] = 1;
+                values[16 + cell] = colour as u8;
+            }
+            let grey = values.iter().flat_map(|value| [*value; 3]).collect();
+            let name = format!("{}.png", names.len());
+            let map = RgbImage::from_raw(4, 8, grey).unwrap();
+            map.save_png(folder.join(&name)).unwrap();
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn learns_what_is_where(choice: &EncoderChoice) {
+    let folder = tempfile::tempdir().unwrap();
+    let names = label_maps(folder.path());
+    let labels = LabelFiles::open(folder.path(), &names).unwrap();
+    let task = DenseTask::new(choice.clone(), Arc::new(world().0), labels).unwrap();
+    let module = task.module(1, &Device::flex().autodiff()).unwrap();
+    let batch = task
+        .load(&[0, 5], &mut stream(0, "load", 0))
+        .unwrap()
+        .unwrap();
+    assert_eq!((task.terms(&batch), task.size(&batch).pictures), (2, 2));
+    let (losses, found, module) = train(&task, module, 60, 3e-3);
+    // One question of two and one of four classes: who knows nothing does no better.
+    assert!(losses[0] > 2f64.ln() + 4f64.ln() - 0.5, "{losses:?}");
+    let last = losses[losses.len() - 1];
+    assert!(last < 0.3 * losses[0], "{losses:?}");
+    assert!(found > 0.9, "{found}");
+    let folder = folder.path().join("encoder");
+    task.finish(&module, &folder, WeightDtype::F32).unwrap();
+    reads_back(choice, &module.encoder, &folder);
+}
+
+#[test]
+fn a_transformer_learns_what_is_where() {
+    learns_what_is_where(&siglip());
+}
+
+#[test]
+fn a_convolutional_network_learns_what_is_where() {
+    learns_what_is_where(&convnext());
+}
+
+#[test]
+fn every_picture_needs_a_label_map() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = label_maps(folder.path());
+    let labels = LabelFiles::open(folder.path(), &names[1..]).unwrap();
+    let error = DenseTask::new(convnext(), Arc::new(world().0), labels)
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("label maps for 11"), "{error}");
+    let error = LabelFiles::open(&folder.path().join("none"), &names).unwrap_err();
+    assert!(error.to_string().contains("labels.json"), "{error}");
 }
 
 #[test]

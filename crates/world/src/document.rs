@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::font::{self, Face};
 use crate::palette::{BLACK, WHITE, contrast, ink_on};
 use crate::render::canvas::{Align, Canvas, Pen};
-use crate::truth::{Box2d, Colour, Document, Truth};
+use crate::truth::{Box2d, Colour, Document, Layout, Mark, MarkKind, Truth};
 use crate::words::{Theme, WORDS, draw_words};
 
 /// Least contrast between ink and paper.
@@ -25,31 +25,32 @@ const COLUMNS: [&str; 16] = [
 ];
 
 /// Draws one big word.
-pub(crate) fn draw_word(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Truth) {
+pub(crate) fn draw_word(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Layout, Truth) {
     let (canvas, text) = word(rng, side);
     finish(canvas, Document::Word { text })
 }
 
 /// Draws two to four lines of one to three words.
-pub(crate) fn draw_lines(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Truth) {
+pub(crate) fn draw_lines(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Layout, Truth) {
     let (canvas, lines) = lines(rng, side);
     finish(canvas, Document::Lines { lines })
 }
 
 /// Draws two to four coloured labels.
-pub(crate) fn draw_labels(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Truth) {
+pub(crate) fn draw_labels(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Layout, Truth) {
     let (canvas, labels) = labels(rng, side);
     finish(canvas, Document::Labels { labels })
 }
 
 /// Draws a table of two to four rows and one to three columns of numbers.
-pub(crate) fn draw_table(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Truth) {
+pub(crate) fn draw_table(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Layout, Truth) {
     let (canvas, header, rows) = table(rng, side);
     finish(canvas, Document::Table { header, rows })
 }
 
-fn finish(canvas: Canvas, document: Document) -> (RgbImage, Truth) {
-    (canvas.into_picture(), Truth::Document(document))
+fn finish(canvas: Canvas, document: Document) -> (RgbImage, Layout, Truth) {
+    let (pixels, layout) = canvas.finish();
+    (pixels, layout, Truth::Document(document))
 }
 
 /// Empty paper, and an ink that is legible on it.
@@ -218,7 +219,13 @@ fn labels(rng: &mut ChaCha8Rng, side: u32) -> (Canvas, Vec<(Colour, String)>) {
             right: x + half[0],
             bottom: y + half[1],
         };
-        page.canvas.rectangle(area, radius, colour.rgb());
+        let mark = Mark {
+            kind: MarkKind::Label,
+            colour: *colour,
+            share: None,
+        };
+        let paint = |canvas: &mut Canvas| canvas.rectangle(area, radius, colour.rgb());
+        page.canvas.mark(mark, paint);
         page.canvas.write_centred(&pen, text, [x, y]);
     }
     (page.canvas, labels)

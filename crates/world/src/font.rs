@@ -52,7 +52,7 @@ static FONTS: LazyLock<[FontRef<'static>; 5]> = LazyLock::new(|| {
 /// A line of text that has a place: its glyphs in pixels of a picture.
 pub(crate) struct Line {
     /// Letters that leave ink.
-    pub glyphs: Vec<OutlinedGlyph>,
+    pub glyphs: Vec<(char, OutlinedGlyph)>,
     /// The box around the ink.
     pub ink: Box2d,
 }
@@ -79,24 +79,18 @@ pub fn fit(face: Face, em: f64, text: &str, room: f64) -> f64 {
 /// Puts a text with its pen's start at `x` and its base line at `y`; `None` if it leaves no ink.
 pub(crate) fn lay_out(face: Face, em: f64, text: &str, x: f64, y: f64) -> Option<Line> {
     let size = scale(face, em);
-    let glyphs: Vec<OutlinedGlyph> = pen_positions(face, em, text)
-        .filter_map(|(id, pen)| {
+    let glyphs: Vec<(char, OutlinedGlyph)> = text
+        .chars()
+        .zip(pen_positions(face, em, text))
+        .filter_map(|(letter, (id, pen))| {
             let start = point(x as f32 + pen, y as f32);
-            face.font()
-                .outline_glyph(id.with_scale_and_position(size, start))
+            let glyph = id.with_scale_and_position(size, start);
+            Some((letter, face.font().outline_glyph(glyph)?))
         })
         .collect();
     let ink = glyphs
         .iter()
-        .map(|glyph| {
-            let bounds = glyph.px_bounds();
-            Box2d {
-                left: f64::from(bounds.min.x),
-                top: f64::from(bounds.min.y),
-                right: f64::from(bounds.max.x),
-                bottom: f64::from(bounds.max.y),
-            }
-        })
+        .map(|(_, glyph)| bounds(glyph))
         .reduce(|a, b| Box2d {
             left: a.left.min(b.left),
             top: a.top.min(b.top),
@@ -104,6 +98,17 @@ pub(crate) fn lay_out(face: Face, em: f64, text: &str, x: f64, y: f64) -> Option
             bottom: a.bottom.max(b.bottom),
         })?;
     Some(Line { glyphs, ink })
+}
+
+/// The box around a glyph's ink, in pixels.
+pub(crate) fn bounds(glyph: &OutlinedGlyph) -> Box2d {
+    let bounds = glyph.px_bounds();
+    Box2d {
+        left: f64::from(bounds.min.x),
+        top: f64::from(bounds.min.y),
+        right: f64::from(bounds.max.x),
+        bottom: f64::from(bounds.max.y),
+    }
 }
 
 /// Each letter with the pen's way to it, in pixels.

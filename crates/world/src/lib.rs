@@ -8,6 +8,7 @@ pub mod error;
 pub mod export;
 pub mod font;
 pub mod knowledge;
+pub mod labels;
 pub mod make;
 pub mod palette;
 mod picture;

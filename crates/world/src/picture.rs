@@ -3,7 +3,7 @@
 use opabinia_image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::truth::{ChartKind, Picture, Truth};
+use crate::truth::{ChartKind, Layout, Picture, Truth};
 use crate::{chart, document, scene, stream::stream};
 
 /// The smallest and the largest side of a picture in pixels.
@@ -87,10 +87,14 @@ impl Subject {
 pub fn draw(seed: u64, subject: Subject, options: &PictureOptions) -> Picture {
     let side = options.side.clamp(*SIDES.start(), *SIDES.end());
     let mut rng = stream(seed, subject.name(), 0);
-    let flat = |(pixels, truth): (RgbImage, Truth)| (pixels, Vec::new(), truth);
-    let (pixels, mask, truth) = match subject {
-        Subject::Scene => scene::draw(&mut rng, side),
-        Subject::CloseUp => scene::draw_close_up(&mut rng, side),
+    let flat =
+        |(pixels, layout, truth): (RgbImage, Layout, Truth)| (pixels, Vec::new(), layout, truth);
+    let solid = |(pixels, mask, truth): (RgbImage, Vec<u8>, Truth)| {
+        (pixels, mask, Layout::default(), truth)
+    };
+    let (pixels, mask, layout, truth) = match subject {
+        Subject::Scene => solid(scene::draw(&mut rng, side)),
+        Subject::CloseUp => solid(scene::draw_close_up(&mut rng, side)),
         Subject::Word => flat(document::draw_word(&mut rng, side)),
         Subject::Lines => flat(document::draw_lines(&mut rng, side)),
         Subject::Labels => flat(document::draw_labels(&mut rng, side)),
@@ -103,6 +107,7 @@ pub fn draw(seed: u64, subject: Subject, options: &PictureOptions) -> Picture {
         seed,
         pixels,
         mask,
+        layout,
         truth,
     }
 }

@@ -283,6 +283,52 @@ pub enum Truth {
     Chart(Chart),
 }
 
+/// A letter in a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Letter {
+    /// Which.
+    pub letter: char,
+    /// The box around its ink.
+    pub ink: Box2d,
+}
+
+/// What a coloured area of a document or a chart stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mark {
+    /// What it is.
+    pub kind: MarkKind,
+    /// Its colour.
+    pub colour: Colour,
+    /// Its value over the largest that the axis has, from 0 to 1; none if it has none.
+    pub share: Option<f64>,
+}
+
+/// Kinds of marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MarkKind {
+    /// The ground of a label.
+    Label,
+    /// A bar.
+    Bar,
+    /// A point of a line chart.
+    Point,
+    /// A slice of a pie.
+    Slice,
+    /// The colour beside a name in a legend.
+    Swatch,
+}
+
+/// What is where in a document or a chart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// In the order of writing.
+    pub letters: Vec<Letter>,
+    /// In the order of painting.
+    pub marks: Vec<Mark>,
+    /// Row-major: 0 where there is no mark, else its index plus one.
+    pub covered: Vec<u8>,
+}
+
 /// A picture and what is true about it.
 #[derive(Clone, Debug)]
 pub struct Picture {
@@ -292,6 +338,8 @@ pub struct Picture {
     pub pixels: opabinia_image::RgbImage,
     /// For scenes, row-major: 0 for the ground, else the object's index plus one.
     pub mask: Vec<u8>,
+    /// For documents and charts, what is where.
+    pub layout: Layout,
     /// What is true.
     pub truth: Truth,
 }

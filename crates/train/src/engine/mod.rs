@@ -469,6 +469,6 @@ pub fn validation_loss<T: Task>(
 }
 
 fn means(metrics: &[Metric]) -> BTreeMap<String, f64> {
-    let mean = |m: &Metric| (m.name.to_owned(), m.sum / m.count.max(f64::MIN_POSITIVE));
+    let mean = |m: &Metric| (m.name.to_string(), m.sum / m.count.max(f64::MIN_POSITIVE));
     metrics.iter().map(mean).collect()
 }

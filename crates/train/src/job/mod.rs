@@ -150,6 +150,7 @@ fn carry_out(
             loss,
         } => job.contrastive(encoder, text, loss, order),
         Work::Mae { encoder, masking } => job.mae(encoder, masking, order),
+        Work::Dense { encoder, labels } => job.dense(encoder, labels, order),
     }
 }
 

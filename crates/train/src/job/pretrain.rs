@@ -1,6 +1,6 @@
 //! The stages that make something to start from: encoders, and a decoder with its tokenizer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ use super::{Done, Driven, Job, Order, names};
 use crate::TrainError;
 use crate::engine::run_folder::RunFolder;
 use crate::pretrain::{
-    ContrastiveOptions, ContrastiveTask, DecoderSizes, EncoderChoice, LanguageTask, MaeOptions,
-    MaeTask, PictureFiles, TokenizerOptions, TransformerSizes, train_tokenizer,
+    ContrastiveOptions, ContrastiveTask, DecoderSizes, DenseTask, EncoderChoice, LabelFiles,
+    LanguageTask, MaeOptions, MaeTask, PictureFiles, TokenizerOptions, TransformerSizes,
+    train_tokenizer,
 };
 use crate::recipe::{
-    ContrastiveTable, DecoderTable, EncoderTable, MaeTable, TextTable, TokenizerTable,
+    ContrastiveTable, DecoderTable, DenseTable, EncoderTable, MaeTable, TextTable, TokenizerTable,
 };
 
 /// The folder of a run that holds the tokenizer that was trained for it.
@@ -200,6 +201,64 @@ impl Job<'_> {
         })
     }
 
+    pub(super) fn dense(
+        &self,
+        table: &EncoderTable,
+        maps: &DenseTable,
+        order: Order<'_>,
+    ) -> Result<Done, TrainError> {
+        let choice = choose(table)?;
+        let task = |samples: &[Sample], purpose, folder: &Path| {
+            let (names, paths) = self.named_pictures(samples, purpose)?;
+            let pictures = Arc::new(PictureFiles::new(paths, ImageLimits::default()));
+            let labels = LabelFiles::open(folder, &names)?;
+            DenseTask::new(choice.clone(), pictures, labels)
+        };
+        let validation = match (&self.recipe.data.validation, &maps.validation_labels) {
+            (Some(file), Some(folder)) => {
+                let samples = self.samples(std::slice::from_ref(file))?;
+                Some(task(&samples, For::Validation, folder)?)
+            }
+            _ => None,
+        };
+        let samples = self.samples(&self.recipe.data.files)?;
+        let task = task(&samples, For::Training, &maps.labels)?;
+        let driven = Driven {
+            module: task.module(self.recipe.seed, &self.device)?,
+            name_of: &str::to_owned,
+            data: hash_of(&samples),
+            task: Arc::new(task),
+            validation,
+        };
+        let dtype = self.weights();
+        self.drive(driven, order, |task, module, out| {
+            task.finish(&module, out, dtype)
+        })
+    }
+
+    /// Every picture once: its name in the samples, and where it is.
+    fn named_pictures(
+        &self,
+        samples: &[Sample],
+        purpose: For,
+    ) -> Result<(Vec<String>, Vec<PathBuf>), TrainError> {
+        let root = self.picture_root(purpose)?;
+        let names: BTreeSet<&String> = samples.iter().filter_map(|s| s.image.as_ref()).collect();
+        Ok(names
+            .into_iter()
+            .map(|name| (name.clone(), root.join(name)))
+            .unzip())
+    }
+
+    fn picture_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
+        let root = self.pictures(purpose).ok_or_else(|| {
+            TrainError::Refused(
+                "the recipe does not say where pictures are; set `images` in `[data]`".into(),
+            )
+        })?;
+        Ok(root.to_path_buf())
+    }
+
     /// All samples of some files. Pretraining data is made by this program or chosen by somebody, so
     /// the first bad sample stops the run.
     fn samples(&self, files: &[PathBuf]) -> Result<Vec<Sample>, TrainError> {
@@ -218,11 +277,7 @@ impl Job<'_> {
         samples: &[Sample],
         purpose: For,
     ) -> Result<(Vec<PathBuf>, Vec<Vec<String>>), TrainError> {
-        let root = self.pictures(purpose).ok_or_else(|| {
-            TrainError::Refused(
-                "the recipe does not say where pictures are; set `images` in `[data]`".into(),
-            )
-        })?;
+        let root = self.picture_root(purpose)?;
         let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for sample in samples {
             if let Some(image) = &sample.image {

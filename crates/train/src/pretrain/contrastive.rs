@@ -31,7 +31,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::documents::document;
-use super::encoder::{EncoderChoice, first_value};
+use super::encoder::{EncoderChoice, Outputs, first_value};
 use super::loss::{sigmoid_pairs, unit_rows};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, plain, start};
@@ -242,7 +242,7 @@ impl ContrastiveTask {
                 captions.len()
             )));
         }
-        let encoder = choice.build(&Device::flex())?;
+        let encoder = choice.build(Outputs::Last, &Device::flex())?;
         let captions = captions
             .par_iter()
             .enumerate()
@@ -263,7 +263,7 @@ impl ContrastiveTask {
     /// # Errors
     /// If the weights to start from cannot be used.
     pub fn module(&self, seed: u64, device: &Device) -> Result<ContrastiveModel, TrainError> {
-        let encoder = self.choice.build(device)?;
+        let encoder = self.choice.build(Outputs::Last, device)?;
         let width = encoder.width();
         let model = ContrastiveModel {
             image_norm: LayerNorm::new(width, 1e-6, device),
@@ -391,7 +391,7 @@ impl Task for ContrastiveTask {
         Ok(LossSum {
             sum: sigmoid_pairs(logits, counted_pairs(&batch.same, device)),
             metrics: vec![Metric {
-                name: "retrieval",
+                name: "retrieval".into(),
                 sum: found as f64,
                 count: batch.captions.rows as f64,
             }],

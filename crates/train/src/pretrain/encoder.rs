@@ -26,13 +26,21 @@ pub struct EncoderChoice {
     pub weights: Option<PathBuf>,
 }
 
+/// Which outputs of an encoder with several stages are trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outputs {
+    /// The last, through which the gradient reaches all others.
+    Last,
+    /// All, side by side, as a connector gets them.
+    All,
+}
+
 impl EncoderChoice {
-    /// The encoder as the training sees it: of several stages only the last one, through which the
-    /// gradient reaches all others.
-    pub(crate) fn build(&self, device: &Device) -> Result<Encoder, TrainError> {
-        let select = match self.spec.select {
-            Select::AllStages => Select::LastStage,
-            other => other,
+    /// The encoder as the training sees it.
+    pub(crate) fn build(&self, outputs: Outputs, device: &Device) -> Result<Encoder, TrainError> {
+        let select = match (self.spec.select, outputs) {
+            (Select::AllStages, Outputs::Last) => Select::LastStage,
+            (other, _) => other,
         };
         let spec = EncoderSpec {
             select,

@@ -24,7 +24,7 @@ use opabinia_weights::WeightDtype;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::encoder::{EncoderChoice, first_value};
+use super::encoder::{EncoderChoice, Outputs, first_value};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, grid_waves, plain, start};
 use super::transformer::{Transformer, TransformerSizes};
@@ -107,7 +107,7 @@ impl MaeTask {
         pictures: Arc<dyn Pictures>,
     ) -> Result<Self, TrainError> {
         options.decoder.check("decoder")?;
-        let encoder = choice.build(&Device::flex())?;
+        let encoder = choice.build(Outputs::Last, &Device::flex())?;
         if choice.config.family() != Family::Dinov2 {
             return Err(TrainError::Refused(format!(
                 "masked autoencoding needs an encoder that can leave patches out, a DINOv2; `{}` is \
@@ -143,7 +143,7 @@ impl MaeTask {
     /// # Errors
     /// If the weights to start from cannot be used.
     pub fn module(&self, seed: u64, device: &Device) -> Result<MaeModel, TrainError> {
-        let encoder = self.choice.build(device)?;
+        let encoder = self.choice.build(Outputs::Last, device)?;
         let width = self.options.decoder.width;
         let pixels = self.patch * self.patch * CHANNELS;
         let model = MaeModel {

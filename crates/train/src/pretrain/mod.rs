@@ -7,9 +7,10 @@
 //! |---|---|---|
 //! | [`ContrastiveTask`] | pictures with captions, sigmoid loss | SigLIP's transformer, ConvNeXt |
 //! | [`MaeTask`] | pictures alone, masked patches | DINOv2's transformer |
+//! | [`DenseTask`] | pictures with maps of what is where | ConvNeXt, SigLIP's transformer |
 //! | [`LanguageTask`] | texts, the next token | a Llama-shaped decoder |
 //!
-//! All three are [`Task`](crate::Task)s of the one training loop, and each ends in `finish`, which
+//! All of them are [`Task`](crate::Task)s of the one training loop, and each ends in `finish`, which
 //! writes an ordinary checkpoint folder of the real family: no other part of the program knows that
 //! the network was trained here.
 //!
@@ -17,6 +18,7 @@
 //! ([`start`] for first values), so results do not depend on the number of threads.
 
 pub mod contrastive;
+pub mod dense;
 pub mod documents;
 pub mod encoder;
 mod folder;
@@ -29,6 +31,7 @@ pub mod tokenizer;
 pub mod transformer;
 
 pub use contrastive::{ContrastiveModel, ContrastiveOptions, ContrastiveTask};
+pub use dense::{DenseModel, DenseTask, LabelDescription, LabelFiles};
 pub use encoder::EncoderChoice;
 pub use language::{DecoderSizes, LanguageTask};
 pub use mae::{MaeModel, MaeOptions, MaeTask};

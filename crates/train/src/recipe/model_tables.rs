@@ -174,6 +174,18 @@ impl Default for MaeTable {
     }
 }
 
+/// `[dense]`: what is where in the pictures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenseTable {
+    /// Folder of the label maps of `data.images`: the pictures' names, ending in `.png`, and a
+    /// `labels.json` that says what they mean.
+    pub labels: PathBuf,
+    /// The same for `data.validation_images`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_labels: Option<PathBuf>,
+}
+
 /// `[decoder]`: the sizes of a decoder that is trained from nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

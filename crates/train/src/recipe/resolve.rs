@@ -50,10 +50,15 @@ impl Check<'_> {
 
     /// A table of another stage is a misunderstanding.
     fn only_own_tables(&self, document: &Document) -> Result<(), RecipeError> {
-        use Stage::{Align, Contrastive, Instruct, Language, Mae};
-        let tables: [(&str, bool, &[Stage]); 8] = [
+        use Stage::{Align, Contrastive, Dense, Instruct, Language, Mae};
+        let tables: [(&str, bool, &[Stage]); 9] = [
             ("model", document.model.is_some(), &[Align, Instruct]),
-            ("encoder", document.encoder.is_some(), &[Contrastive, Mae]),
+            (
+                "encoder",
+                document.encoder.is_some(),
+                &[Contrastive, Mae, Dense],
+            ),
+            ("dense", document.dense.is_some(), &[Dense]),
             ("text", document.text.is_some(), &[Contrastive]),
             (
                 "contrastive",
@@ -103,6 +108,17 @@ impl Check<'_> {
                 let masking = document.mae.take().unwrap_or_default();
                 self.mae(&masking)?;
                 Work::Mae { encoder, masking }
+            }
+            Stage::Dense => {
+                let encoder = encoder()?;
+                let why = "the folder of `labels` that says what is where";
+                let labels = document.dense.take();
+                let labels = labels.ok_or_else(|| self.missing("dense", why))?;
+                if document.data.validation.is_some() && labels.validation_labels.is_none() {
+                    let why = "`data.validation` has label maps, too";
+                    return Err(self.missing("dense.validation_labels", why));
+                }
+                Work::Dense { encoder, labels }
             }
             Stage::Language => {
                 let decoder = document.decoder.take();

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::model_tables::{
-    ContrastiveTable, DecoderTable, EncoderTable, MaeTable, ModelTable, TextTable, TokenizerTable,
+    ContrastiveTable, DecoderTable, DenseTable, EncoderTable, MaeTable, ModelTable, TextTable,
+    TokenizerTable,
 };
 use super::run_tables::{
     BatchTable, DataTable, LogTable, LoraTable, MemoryTable, OptimizerTable, SaveTable,
@@ -23,6 +24,8 @@ pub enum Stage {
     Contrastive,
     /// A vision encoder from pictures alone, by masked autoencoding.
     Mae,
+    /// A vision encoder from pictures and maps of what is where in them.
+    Dense,
     /// A decoder from text.
     Language,
 }
@@ -36,6 +39,7 @@ impl Stage {
             Self::Instruct => "instruct",
             Self::Contrastive => "contrastive",
             Self::Mae => "mae",
+            Self::Dense => "dense",
             Self::Language => "language",
         }
     }
@@ -53,7 +57,7 @@ impl Stage {
                 Part::Decoder,
                 Part::Head,
             ],
-            Self::Contrastive | Self::Mae => &[Part::Encoders, Part::Auxiliary],
+            Self::Contrastive | Self::Mae | Self::Dense => &[Part::Encoders, Part::Auxiliary],
             Self::Language => &[Part::Embeddings, Part::Decoder, Part::Head],
         }
     }
@@ -64,7 +68,7 @@ impl Stage {
         match self {
             Self::Align => matches!(part, Part::Projector | Part::Sampler | Part::Newline),
             Self::Instruct => part != Part::Encoders,
-            Self::Contrastive | Self::Mae | Self::Language => true,
+            Self::Contrastive | Self::Mae | Self::Dense | Self::Language => true,
         }
     }
 }
@@ -93,6 +97,8 @@ pub(super) struct Document {
     pub contrastive: Option<ContrastiveTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mae: Option<MaeTable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense: Option<DenseTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder: Option<DecoderTable>,
     #[serde(skip_serializing_if = "Option::is_none")]

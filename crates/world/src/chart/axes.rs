@@ -8,7 +8,7 @@ use super::{FEWEST, LEAST_EM, draw_colours, has_single_extremes, write_title};
 use crate::document::Page;
 use crate::font::{self, Face};
 use crate::render::canvas::{Align, Canvas, Pen};
-use crate::truth::{Box2d, Chart, ChartKind, Colour};
+use crate::truth::{Box2d, Chart, ChartKind, Colour, Mark, MarkKind};
 use crate::words::Theme;
 
 /// Largest value of an axis, step between its grid lines, and of what values are multiples.
@@ -158,10 +158,20 @@ impl Axes {
                 right: (x + half) * unit,
                 bottom: (BOTTOM - 0.7) * unit,
             };
-            self.page.canvas.rectangle(area, 0.0, colour.rgb());
+            let mark = self.mark(MarkKind::Bar, *colour, *value);
+            let paint = |canvas: &mut Canvas| canvas.rectangle(area, 0.0, colour.rgb());
+            self.page.canvas.mark(mark, paint);
             if written {
                 self.write_value(*value, x, y - 4.0);
             }
+        }
+    }
+
+    fn mark(&self, kind: MarkKind, colour: Colour, value: u32) -> Mark {
+        Mark {
+            kind,
+            colour,
+            share: Some(f64::from(value) / f64::from(self.top)),
         }
     }
 
@@ -177,8 +187,10 @@ impl Axes {
                 .canvas
                 .line(pair[0], pair[1], 3.0 * unit, colour.rgb());
         }
-        for point in &points {
-            self.page.canvas.disc(*point, 5.0 * unit, colour.rgb());
+        for (point, value) in points.iter().zip(values) {
+            let mark = self.mark(MarkKind::Point, colour, *value);
+            let paint = |canvas: &mut Canvas| canvas.disc(*point, 5.0 * unit, colour.rgb());
+            self.page.canvas.mark(mark, paint);
         }
         if written {
             self.write_values_beside_points(values);

@@ -17,7 +17,7 @@ use crate::document::Page;
 use crate::font::Face;
 use crate::palette::contrast;
 use crate::render::canvas::{Canvas, Pen};
-use crate::truth::{Chart, ChartKind, Colour, Truth};
+use crate::truth::{Chart, ChartKind, Colour, Layout, Truth};
 use crate::words::Theme;
 
 /// Faces that stay legible in small sizes.
@@ -30,9 +30,10 @@ const FEWEST: usize = 3;
 const LEAST_LINE_CONTRAST: f64 = 1.6;
 
 /// Draws a chart: pixels and truth.
-pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32, kind: ChartKind) -> (RgbImage, Truth) {
+pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32, kind: ChartKind) -> (RgbImage, Layout, Truth) {
     let (canvas, chart) = draw_on_canvas(rng, side, kind);
-    (canvas.into_picture(), Truth::Chart(chart))
+    let (pixels, layout) = canvas.finish();
+    (pixels, layout, Truth::Chart(chart))
 }
 
 fn draw_on_canvas(rng: &mut ChaCha8Rng, side: u32, kind: ChartKind) -> (Canvas, Chart) {

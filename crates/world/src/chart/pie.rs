@@ -10,7 +10,7 @@ use crate::document::Page;
 use crate::font::{self, Face};
 use crate::palette::ink_on;
 use crate::render::canvas::{Align, Canvas, Pen};
-use crate::truth::{Box2d, Chart, ChartKind, Colour};
+use crate::truth::{Box2d, Chart, ChartKind, Colour, Mark, MarkKind};
 use crate::words::Theme;
 
 /// A pie with a legend beside it.
@@ -39,8 +39,14 @@ pub(super) fn draw(
     let mut from = 0.0;
     for (share, colour) in shares.iter().zip(&colours) {
         let to = from + 2.0 * PI * f64::from(*share) / 100.0;
-        page.canvas
-            .slice(centre, RADIUS * unit, [from, to], colour.rgb());
+        let mark = Mark {
+            kind: MarkKind::Slice,
+            colour: *colour,
+            share: Some(f64::from(*share) / 100.0),
+        };
+        page.canvas.mark(mark, |canvas| {
+            canvas.slice(centre, RADIUS * unit, [from, to], colour.rgb());
+        });
         from = to;
     }
     if written {
@@ -61,7 +67,14 @@ pub(super) fn draw(
             right: (legend_left + 14.0) * unit,
             bottom: (y + 7.0) * unit,
         };
-        page.canvas.rectangle(swatch, 0.0, colour.rgb());
+        let mark = Mark {
+            kind: MarkKind::Swatch,
+            colour: *colour,
+            share: None,
+        };
+        page.canvas.mark(mark, |canvas| {
+            canvas.rectangle(swatch, 0.0, colour.rgb());
+        });
         let at = [
             (legend_left + 20.0) * unit,
             y * unit + pen.capital_height() / 2.0,

@@ -7,6 +7,7 @@
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
+//! DIR/train/labels/             what is in each cell of each picture, for dense supervision
 //! DIR/test/images/ …, align.jsonl, instruct.jsonl, annotations/
 //! DIR/test/questions.jsonl      benchmark questions
 //! ```
@@ -46,6 +47,7 @@ use self::folder::{Found, Unfinished};
 use self::lines::{Lines, line};
 use self::page::{Identity, Page, page};
 use crate::error::WorldError;
+use crate::labels;
 use crate::picture::Subject;
 use crate::question::Task;
 use crate::stream::stream;
@@ -53,6 +55,10 @@ use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
 const FORMAT: u32 = 1;
+/// The folder of label maps, whose names are those of the pictures.
+const LABELS: &str = "labels";
+/// What their planes and values mean.
+const LABELS_FILE: &str = "labels.json";
 /// Pictures that are in memory at once.
 const CHUNK: usize = 256;
 
@@ -223,9 +229,16 @@ impl Maker<'_> {
         let root = self.root.join(split.name());
         let pictures = self.options.pictures(split);
         for index in (0..pictures).step_by(page::SHARD) {
-            create_folder(&root.join("images").join(page::shard_folder(index)))?;
+            let shard = Path::new("images").join(page::shard_folder(index));
+            create_folder(&root.join(&shard))?;
+            if self.options.labels {
+                create_folder(&root.join(LABELS).join(&shard))?;
+            }
         }
         create_folder(&root)?;
+        if self.options.labels {
+            describe_labels(&root.join(LABELS))?;
+        }
         let mut files = Files::create(&root, split)?;
         let mut annotations = self
             .options
@@ -271,6 +284,9 @@ impl Maker<'_> {
         let picture = &page.picture.pixels;
         let saved = picture.save_png(&path);
         saved.map_err(|source| WorldError::Picture { path, source })?;
+        if self.options.labels {
+            write_labels(&root.join(LABELS).join(&page.file), &page.picture)?;
+        }
         let record = self
             .options
             .annotations
@@ -345,6 +361,26 @@ impl Files {
         }
         Ok(())
     }
+}
+
+fn describe_labels(folder: &Path) -> Result<(), WorldError> {
+    create_folder(folder)?;
+    let path = folder.join(LABELS_FILE);
+    let text =
+        serde_json::to_string_pretty(&labels::describe()).map_err(|source| WorldError::Json {
+            what: "description of the labels",
+            source,
+        })?;
+    fs::write(&path, text).map_err(|source| WorldError::Write { path, source })
+}
+
+fn write_labels(path: &Path, picture: &Picture) -> Result<(), WorldError> {
+    labels::label_map(picture)
+        .and_then(|map| map.save_png(path))
+        .map_err(|source| WorldError::Picture {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn create_folder(path: &Path) -> Result<(), WorldError> {

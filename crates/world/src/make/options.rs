@@ -42,6 +42,9 @@ pub struct MakeOptions {
     pub side: u32,
     /// Writes the truth of the scenes in the formats of COCO, ADE20K and Omni3D, too.
     pub annotations: bool,
+    /// Writes what is in each cell of a grid over each picture ([`crate::labels`]), too.
+    #[serde(default)]
+    pub labels: bool,
     /// Threads, all cores if `None`; the files do not depend on it.
     #[serde(skip)]
     pub threads: Option<usize>,
@@ -62,6 +65,7 @@ impl Default for MakeOptions {
             forms: Forms::default(),
             side: 256,
             annotations: true,
+            labels: false,
             threads: None,
             force: false,
         }

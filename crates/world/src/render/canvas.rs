@@ -9,7 +9,7 @@ use opabinia_image::RgbImage;
 
 use crate::font::{self, Face};
 use crate::render::noise::value_noise;
-use crate::truth::Box2d;
+use crate::truth::{Box2d, Layout, Letter, Mark};
 
 /// How a text sits on its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,18 @@ impl Pen {
     }
 }
 
-/// A picture that is being drawn on.
+/// A picture that is being drawn on, and where what was drawn on it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Canvas {
     picture: RgbImage,
     /// The box around the ink of each text, in the order of writing.
     written: Vec<(String, Box2d)>,
+    letters: Vec<Letter>,
+    marks: Vec<Mark>,
+    /// For each pixel the mark that covers it, counted from one; 0 for none.
+    covered: Vec<u8>,
+    /// What is painted now belongs to this mark; 0 for none.
+    current: u8,
 }
 
 impl Canvas {
@@ -61,7 +67,19 @@ impl Canvas {
             picture: RgbImage::filled(side, side, background)
                 .expect("the side of a picture is above zero"),
             written: Vec::new(),
+            letters: Vec::new(),
+            marks: Vec::new(),
+            covered: vec![0; side as usize * side as usize],
+            current: 0,
         }
+    }
+
+    /// What `paint` paints is a mark that means something. Text is never part of one.
+    pub fn mark(&mut self, mark: Mark, paint: impl FnOnce(&mut Self)) {
+        self.marks.push(mark);
+        self.current = u8::try_from(self.marks.len()).unwrap_or(0);
+        paint(self);
+        self.current = 0;
     }
 
     /// Makes what is there lighter and darker in soft blotches, by at most `strength` of 255.
@@ -160,7 +178,7 @@ impl Canvas {
                 bottom: point[1],
             };
         };
-        for glyph in line.glyphs {
+        for (letter, glyph) in line.glyphs {
             let corner = glyph.px_bounds().min;
             glyph.draw(|x, y, covered| {
                 let (x, y) = (x as f32 + corner.x, y as f32 + corner.y);
@@ -168,6 +186,8 @@ impl Canvas {
                     self.blend(x as u32, y as u32, pen.colour, f64::from(covered));
                 }
             });
+            let ink = font::bounds(&glyph);
+            self.letters.push(Letter { letter, ink });
         }
         self.written.push((text.to_owned(), line.ink));
         line.ink
@@ -186,8 +206,19 @@ impl Canvas {
     }
 
     /// The picture.
+    #[cfg(test)]
     pub fn into_picture(self) -> RgbImage {
         self.picture
+    }
+
+    /// The picture, and what is where in it.
+    pub fn finish(self) -> (RgbImage, Layout) {
+        let layout = Layout {
+            letters: self.letters,
+            marks: self.marks,
+            covered: self.covered,
+        };
+        (self.picture, layout)
     }
 
     /// Colours the pixels around `area` by how far inside `distance` says that they are.
@@ -200,6 +231,13 @@ impl Canvas {
                 let covered = 0.5 - distance(f64::from(x) + 0.5, f64::from(y) + 0.5);
                 if covered > 0.0 {
                     self.blend(x, y, colour, covered.min(1.0));
+                }
+                if covered >= 0.5
+                    && let Some(mark) = self
+                        .covered
+                        .get_mut(y as usize * width as usize + x as usize)
+                {
+                    *mark = self.current;
                 }
             }
         }
