@@ -65,7 +65,16 @@ impl Model {
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         let program = target.map_or_else(|| program.to_path_buf(), |t| t.join("release/opabinia"));
         let program = program.display().to_string();
-        make_world(&program, WORLD, WORLD_MIX, "1", self.pictures, self.test)?;
+        let labels = ["--labels"];
+        make_world(
+            &program,
+            WORLD,
+            WORLD_MIX,
+            "1",
+            self.pictures,
+            self.test,
+            &labels,
+        )?;
         let few = |pictures: usize| (pictures as f64 * CLOSE_SHARE).ceil() as usize;
         make_world(
             &program,
@@ -74,6 +83,7 @@ impl Model {
             "2",
             few(self.pictures),
             few(self.test),
+            &[],
         )?;
         for stage in STAGES {
             let recipe = format!("recipes/small/{stage}.toml");
@@ -106,13 +116,14 @@ fn make_world(
     seed: &str,
     pictures: usize,
     test: usize,
+    more: &[&str],
 ) -> Outcome {
     let (pictures, test) = (pictures.to_string(), test.to_string());
     let sizes = ["--pictures", &pictures, "--test", &test, "--seed", seed];
-    let rest = ["--mix", mix, "--no-annotations", "--labels"];
+    let rest = ["--mix", mix, "--no-annotations"];
     command(
         program,
-        &[&["world", "make", folder][..], &sizes, &rest].concat(),
+        &[&["world", "make", folder][..], &sizes, &rest, more].concat(),
     )
 }
 

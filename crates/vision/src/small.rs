@@ -38,7 +38,7 @@ pub(crate) const DINOV2: VitConfig = VitConfig {
     ..VIT
 };
 
-/// Language-supervised and convolutional, at a higher resolution.
+/// Convolutional, at a higher resolution, and taught what is where.
 pub(crate) const CONVNEXT: ConvNextConfig = ConvNextConfig {
     depths: [2, 2, 4, 2],
     dims: [24, 48, 96, 192],
