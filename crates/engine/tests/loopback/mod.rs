@@ -203,7 +203,11 @@ fn model(body: &str) -> Reply {
             "```json\n{{\"names\": [\"{part}\", \"{part} form\"]}}\n```"
         ));
     }
-    let title = asked.split('"').nth(1).unwrap();
+    let title = format!(
+        "{} {}",
+        asked.split('"').nth(1).unwrap(),
+        asked.split('"').nth(3).unwrap()
+    );
     let item = |n: usize| json!({"picture": n, "question": format!("What does number {n} show about {title}?"), "answer": format!("It divides by budding, {title}{n}x")});
     let mut items = vec![item(1)];
     if asked.contains("\n2. ") {
