@@ -94,10 +94,11 @@ impl<'a> Model<'a> {
             let reply = format!(
                 "That cannot be used: {problem}. Answer again, with the JSON object alone."
             );
-            before = vec![Exchange {
+            // All of them: a request that repeats an earlier one would be answered by the archive.
+            before.push(Exchange {
                 answer: text.chars().take(4000).collect(),
                 reply,
-            }];
+            });
         }
         Err(Failure::lasting(
             "answer",
