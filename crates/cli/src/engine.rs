@@ -75,7 +75,7 @@ impl Run {
         let shown = Shown::new();
         let report =
             opabinia_engine::run(&plan, &folder, options, &interrupt::asked, &|progress| {
-                shown.update(progress)
+                shown.update(progress);
             });
         shown.finish();
         finish(report?)

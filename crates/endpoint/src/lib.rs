@@ -177,7 +177,7 @@ impl Endpoint {
             Ok(text) => text,
             Err(error) => return Err(self.lost(error.to_string(), attempts)),
         };
-        message::read_answer(&text, attempts).map_err(|problem| Failure {
+        read_answer(&text, attempts).map_err(|problem| Failure {
             error: EndpointError::Protocol {
                 url: self.url.clone(),
                 problem: self.without_key(&problem),

@@ -65,14 +65,14 @@ impl<'a> Outside<'a> {
             None => {}
         }
         let reserved = self.reserve(&request)?;
-        let fetched = self.from_source(&key, &request, asker);
+        let fetched = self.ask_source(&key, &request, asker);
         let estimate = reserved.unwrap_or_default();
         let done = self.keep(&key, &request, asker, fetched, known, estimate);
         self.release(estimate);
         done
     }
 
-    fn from_source(&self, key: &str, request: &Request, asker: Asker<'_>) -> Result<Answer, Fault> {
+    fn ask_source(&self, key: &str, request: &Request, asker: Asker<'_>) -> Result<Answer, Fault> {
         match &self.source {
             Source::Recording(recording) => match recording.archived(key)? {
                 Some(Archived::Answer(answer)) => Ok(answer),

@@ -30,13 +30,16 @@ pub(crate) struct Attempt {
     pub error: Option<String>,
 }
 
+/// The rules of a host, once they were read.
+type KnownRobots = Option<Arc<Robots>>;
+
 /// A client with manners.
 pub(crate) struct Client<'a> {
     plan: &'a Plan,
     trusted: ureq::Agent,
     public: ureq::Agent,
     gate: Gate,
-    robots: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Robots>>>>>>,
+    robots: Mutex<HashMap<String, Arc<Mutex<KnownRobots>>>>,
     stop: &'a (dyn Fn() -> bool + Sync),
     user_agent: String,
 }
