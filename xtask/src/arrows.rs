@@ -9,6 +9,7 @@ use crate::workspace::{Metadata, Package};
 
 /// A crate, and the crates of ours that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("opabinia-endpoint", &[]),
     ("opabinia-image", &[]),
     ("opabinia-nn", &[]),
     ("opabinia-unify", &[]),
@@ -33,9 +34,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
     ("opabinia-world", &["opabinia-image"]),
     (
+        "opabinia-engine",
+        &["opabinia-data", "opabinia-endpoint", "opabinia-image"],
+    ),
+    (
         "opabinia-eval",
         &[
             "opabinia-data",
+            "opabinia-endpoint",
             "opabinia-image",
             "opabinia-llm",
             "opabinia-model",
@@ -60,6 +66,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "opabinia-connector",
             "opabinia-data",
+            "opabinia-endpoint",
+            "opabinia-engine",
             "opabinia-eval",
             "opabinia-image",
             "opabinia-llm",

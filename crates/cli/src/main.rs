@@ -14,6 +14,7 @@ mod device;
 mod doctor;
 mod encode;
 mod encoders;
+mod engine;
 mod eval;
 mod failure;
 mod inspect;
@@ -69,6 +70,9 @@ enum Verb {
     Model(ModelVerb),
     /// Train what a recipe says, and draw the curves of runs.
     Train(train::Train),
+    /// Collect new samples from the web: run a plan, look at it, replay it.
+    #[command(subcommand)]
+    Engine(engine::Engine),
     /// Score a model on questions, with and without their pictures.
     Eval(eval::Eval),
     /// Make and show the small world: pictures with exact ground truth, and questions.
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),

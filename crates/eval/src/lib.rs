@@ -19,6 +19,7 @@ pub mod endpoint;
 mod error;
 mod examiner;
 mod interval;
+mod judge;
 mod plan;
 mod questions;
 mod record;

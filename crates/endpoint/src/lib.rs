@@ -1,4 +1,5 @@
-//! Served models: peers that are judged on the same questions, and models that judge.
+//! Served models: peers that are judged on the same questions, models that judge, and models that write
+//! questions.
 //!
 //! [`Endpoint`] speaks the chat protocol of OpenAI, which vLLM, SGLang, llama.cpp and most services
 //! speak too, with pictures as data URLs and greedy decoding. It blocks, and one endpoint may be used
@@ -6,20 +7,21 @@
 //! a dropped connection) is tried again with growing waits. The key comes from an environment variable
 //! that the caller names; it is in no message, log or error.
 //!
-//! [`Judge`] asks an endpoint for a grade. A call that fails is [`Grading::Failed`], never a zero.
+//! Who sends requests by other means, such as a client that archives what it was sent, takes the protocol
+//! alone: [`chat_url`], [`key_of`], [`ChatRequest::body`] and [`read_answer`].
 
 mod error;
-mod judge;
 mod message;
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
 pub use error::EndpointError;
-pub use judge::{Ask, Grading, Judge};
-pub use message::{ChatAnswer, ChatRequest, TokenLimit};
+pub use message::{
+    AnswerForm, ChatAnswer, ChatRequest, Exchange, TokenLimit, data_url, read_answer,
+};
 
 use error::Failure;
 
@@ -175,7 +177,7 @@ impl Endpoint {
             Ok(text) => text,
             Err(error) => return Err(self.lost(error.to_string(), attempts)),
         };
-        message::read_answer(&text, attempts).map_err(|problem| Failure {
+        read_answer(&text, attempts).map_err(|problem| Failure {
             error: EndpointError::Protocol {
                 url: self.url.clone(),
                 problem: self.without_key(&problem),
@@ -221,7 +223,7 @@ impl Endpoint {
     }
 }
 
-fn read_limited(response: ureq::Response) -> std::io::Result<String> {
+fn read_limited(response: ureq::Response) -> io::Result<String> {
     let mut bytes = Vec::new();
     response
         .into_reader()
@@ -231,7 +233,10 @@ fn read_limited(response: ureq::Response) -> std::io::Result<String> {
 }
 
 /// The key that an environment variable holds.
-fn key_of(variable: &str) -> Result<String, EndpointError> {
+///
+/// # Errors
+/// [`EndpointError::NoKey`] if it is not set, or holds what cannot stand in a header.
+pub fn key_of(variable: &str) -> Result<String, EndpointError> {
     let key = std::env::var(variable).unwrap_or_default();
     let key = key.trim();
     // Anything else cannot stand in a header.
@@ -243,9 +248,16 @@ fn key_of(variable: &str) -> Result<String, EndpointError> {
         })
 }
 
-/// The address of chats: a bare host has them under `/v1`.
-fn chat_url(url: &str) -> Option<String> {
-    const CHAT: &str = "/chat/completions";
+/// The address of chats: a bare host has them under `/v1`. `None` if `url` is no address.
+#[must_use]
+pub fn chat_url(url: &str) -> Option<String> {
+    service_url(url, "/chat/completions")
+}
+
+/// The address of a service such as `/embeddings`: a bare host has it under `/v1`. `None` if `url` is no
+/// address.
+#[must_use]
+pub fn service_url(url: &str, service: &str) -> Option<String> {
     let url = url.trim().trim_end_matches('/');
     let rest = url
         .strip_prefix("http://")
@@ -255,9 +267,9 @@ fn chat_url(url: &str) -> Option<String> {
         return None;
     }
     Some(match rest.split_once('/') {
-        None => format!("{url}/v1{CHAT}"),
-        Some(_) if url.ends_with(CHAT) => url.to_owned(),
-        Some(_) => format!("{url}{CHAT}"),
+        None => format!("{url}/v1{service}"),
+        Some(_) if url.ends_with(service) => url.to_owned(),
+        Some(_) => format!("{url}{service}"),
     })
 }
 

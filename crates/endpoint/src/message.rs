@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::EndpointError;
+use crate::error::EndpointError;
 
 /// What a served model is asked.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,31 @@ pub struct ChatRequest<'a> {
     pub text: &'a str,
     /// How many tokens the answer may have.
     pub max_tokens: usize,
+}
+
+/// What was said before, when a model is asked again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// What the model answered.
+    pub answer: String,
+    /// What it is told about it.
+    pub reply: String,
+}
+
+/// What an answer has to look like.
+#[derive(Clone, Copy, Debug)]
+pub enum AnswerForm<'a> {
+    /// Any text.
+    Text,
+    /// A JSON object of any shape (`json_object`).
+    Object,
+    /// A JSON object of this schema (`json_schema`).
+    Schema {
+        /// What the schema is called.
+        name: &'a str,
+        /// The JSON schema.
+        schema: &'a Value,
+    },
 }
 
 /// What a served model answers.
@@ -48,7 +73,10 @@ pub enum TokenLimit {
 
 impl ChatRequest<'_> {
     /// The body of the request. Decoding is greedy.
-    pub(super) fn body(&self, model: &str, limit: TokenLimit) -> Result<Value, EndpointError> {
+    ///
+    /// # Errors
+    /// [`EndpointError::Picture`] if the picture is of no format that endpoints take.
+    pub fn body(&self, model: &str, limit: TokenLimit) -> Result<Value, EndpointError> {
         let text = json!({"type": "text", "text": self.text});
         let content = match self.picture {
             None => self.text.into(),
@@ -74,9 +102,44 @@ impl ChatRequest<'_> {
             "stream": false,
         }))
     }
+
+    /// The body of a request for an answer of a form, after what was said before. Decoding is greedy.
+    ///
+    /// # Errors
+    /// As [`body`](Self::body).
+    pub fn body_of_form(
+        &self,
+        model: &str,
+        limit: TokenLimit,
+        form: AnswerForm<'_>,
+        before: &[Exchange],
+    ) -> Result<Value, EndpointError> {
+        let mut body = self.body(model, limit)?;
+        if let Some(messages) = body.get_mut("messages").and_then(Value::as_array_mut) {
+            for Exchange { answer, reply } in before {
+                messages.push(json!({"role": "assistant", "content": answer}));
+                messages.push(json!({"role": "user", "content": reply}));
+            }
+        }
+        match form {
+            AnswerForm::Text => {}
+            AnswerForm::Object => body["response_format"] = json!({"type": "json_object"}),
+            AnswerForm::Schema { name, schema } => {
+                body["response_format"] = json!({
+                    "type": "json_schema",
+                    "json_schema": {"name": name, "strict": true, "schema": schema},
+                });
+            }
+        }
+        Ok(body)
+    }
 }
 
-fn data_url(picture: &[u8]) -> Result<String, EndpointError> {
+/// A picture's file as a `data:` URL.
+///
+/// # Errors
+/// [`EndpointError::Picture`] if it is of no format that endpoints take.
+pub fn data_url(picture: &[u8]) -> Result<String, EndpointError> {
     let kind = media_type(picture).ok_or(EndpointError::Picture)?;
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(picture)))
 }
@@ -133,8 +196,11 @@ struct Usage {
     completion_tokens: Option<u64>,
 }
 
-/// Reads an answer; says what is wrong with what is none.
-pub(super) fn read_answer(body: &str, attempts: u32) -> Result<ChatAnswer, String> {
+/// Reads an answer; `attempts` is noted in it.
+///
+/// # Errors
+/// What is wrong with what is none.
+pub fn read_answer(body: &str, attempts: u32) -> Result<ChatAnswer, String> {
     let completion: Completion = serde_json::from_str(body).map_err(|error| error.to_string())?;
     let mut choices = completion.choices.into_iter();
     let choice = choices.next().ok_or("`choices` is empty")?;
@@ -192,6 +258,35 @@ mod tests {
         assert_eq!(body["max_completion_tokens"], 16);
         let error = request(Some(b"text")).body("m", TokenLimit::MaxTokens);
         assert!(matches!(error, Err(EndpointError::Picture)));
+    }
+
+    #[test]
+    fn forms_of_answers_and_what_was_said_before() {
+        let body = |form| {
+            let before = [Exchange {
+                answer: "Sure!".to_owned(),
+                reply: "JSON only.".to_owned(),
+            }];
+            request(None)
+                .body_of_form("m", TokenLimit::MaxTokens, form, &before)
+                .unwrap()
+        };
+        let plain = body(AnswerForm::Text);
+        assert_eq!(plain.get("response_format"), None);
+        assert_eq!(plain["messages"][1]["role"], "assistant");
+        assert_eq!(plain["messages"][2]["content"], "JSON only.");
+        let object = body(AnswerForm::Object);
+        assert_eq!(object["response_format"]["type"], "json_object");
+        let schema = json!({"type": "object"});
+        let schema = body(AnswerForm::Schema {
+            name: "topics",
+            schema: &schema,
+        });
+        let format = &schema["response_format"]["json_schema"];
+        assert_eq!(
+            (&format["name"], &format["strict"]),
+            (&json!("topics"), &json!(true))
+        );
     }
 
     #[test]

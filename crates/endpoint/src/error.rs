@@ -64,7 +64,7 @@ pub enum EndpointError {
 
 impl EndpointError {
     /// Whether another attempt could succeed.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Connection { .. } => true,
             Self::Status { status, .. } => {
@@ -76,7 +76,7 @@ impl EndpointError {
 }
 
 /// A failed attempt.
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub error: EndpointError,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,

@@ -1,6 +1,10 @@
 //! Grades by a model: MM-Vet, and answers that no rule can compare (Cambrian-1, table 24).
+//!
+//! [`Judge`] asks a served model, or a local one, for a grade. A call that fails is [`Grading::Failed`],
+//! never a zero.
 
-use super::{ChatRequest, Endpoint, EndpointError};
+use opabinia_endpoint::{ChatRequest, Endpoint, EndpointError};
+
 use crate::scorer::{Gold, Grade, Grader};
 
 /// Tokens that a grade may have.

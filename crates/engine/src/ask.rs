@@ -1,0 +1,174 @@
+//! Asking the served model for JSON, and not believing it.
+
+use opabinia_endpoint::{AnswerForm, ChatRequest, Exchange, chat_url, key_of, read_answer};
+use serde_json::Value;
+
+use crate::error::{EngineError, Failure, Fault};
+use crate::outside::{Asker, Outside};
+use crate::plan::{LlmTable, Structured};
+use crate::web::{Purpose, Request, Secret};
+
+/// A chat endpoint.
+pub(crate) struct Model<'a> {
+    table: &'a LlmTable,
+    url: String,
+    secret: Option<Secret>,
+}
+
+/// What is wanted of an answer.
+pub(crate) struct Wanted<'a> {
+    pub name: &'a str,
+    pub schema: Value,
+    pub text: String,
+}
+
+impl<'a> Model<'a> {
+    /// `replay`: no key is needed, since nobody is asked.
+    pub(crate) fn new(table: &'a LlmTable, replay: bool) -> Result<Self, EngineError> {
+        let url =
+            chat_url(&table.url).ok_or_else(|| opabinia_endpoint::EndpointError::Address {
+                url: table.url.clone(),
+            })?;
+        let key = table
+            .key_variable
+            .as_deref()
+            .filter(|_| !replay)
+            .map(key_of)
+            .transpose()?;
+        Ok(Self {
+            table,
+            url,
+            secret: key.map(Secret::Bearer),
+        })
+    }
+
+    /// Asks until `check` is content with an answer, and tells the model what is wrong with the others.
+    pub(crate) fn ask<T>(
+        &self,
+        outside: &Outside<'_>,
+        asker: Asker<'_>,
+        wanted: &Wanted<'_>,
+        check: impl Fn(&Value) -> Result<T, String>,
+    ) -> Result<T, Fault> {
+        let mut before = Vec::new();
+        let mut problem = String::new();
+        for _ in 0..self.table.tries {
+            let request = ChatRequest {
+                system: Some(SYSTEM),
+                picture: None,
+                text: &wanted.text,
+                max_tokens: self.table.max_tokens,
+            };
+            let form = match self.table.structured {
+                Structured::Schema => AnswerForm::Schema {
+                    name: wanted.name,
+                    schema: &wanted.schema,
+                },
+                Structured::Object => AnswerForm::Object,
+                Structured::Words => AnswerForm::Text,
+            };
+            let body =
+                request.body_of_form(&self.table.model, self.table.token_limit, form, &before)?;
+            let mut request = Request::get(Purpose::Model, &self.url);
+            request.body = Some(body.to_string());
+            request.secret = self.secret.clone();
+            let answer = outside.fetch(&request, asker)?;
+            let said = read_answer(&String::from_utf8_lossy(&answer.body), 1);
+            let text = match said {
+                Ok(said) => said.text,
+                Err(why) => {
+                    return Err(Failure::lasting(
+                        "answer",
+                        format!("`{}` answered, but not as a chat: {why}", self.url),
+                    )
+                    .into());
+                }
+            };
+            match json_in(&text)
+                .ok_or_else(|| "it holds no JSON".to_owned())
+                .and_then(|value| check(&value))
+            {
+                Ok(value) => return Ok(value),
+                Err(why) => problem = why,
+            }
+            let reply = format!(
+                "That cannot be used: {problem}. Answer again, with the JSON object alone."
+            );
+            // All of them: a request that repeats an earlier one would be answered by the archive.
+            before.push(Exchange {
+                answer: text.chars().take(4000).collect(),
+                reply,
+            });
+        }
+        Err(Failure::lasting(
+            "answer",
+            format!("no answer of {} can be used: {problem}", self.table.tries),
+        )
+        .into())
+    }
+}
+
+const SYSTEM: &str = "You prepare material that teaches a vision-language model. Answer with one JSON object and nothing else.";
+
+/// The first JSON object or list of a text: alone, in a fence, or between words.
+pub(crate) fn json_in(text: &str) -> Option<Value> {
+    let holds = |value: &Value| value.is_object() || value.is_array();
+    if let Some(value) = serde_json::from_str(text.trim()).ok().filter(holds) {
+        return Some(value);
+    }
+    // Each opening is tried; a bounded number of them, because each may read to the end.
+    text.match_indices(['{', '[']).take(64).find_map(|(at, _)| {
+        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
+        values.next()?.ok().filter(holds)
+    })
+}
+
+/// All texts of a value, however it nests: models wrap lists in objects and objects in lists.
+pub(crate) fn texts(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::String(text) => {
+                let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                if !text.is_empty() && text.chars().count() <= 120 {
+                    found.push(text);
+                }
+            }
+            Value::Array(list) => open.extend(list.iter().rev()),
+            Value::Object(map) => open.extend(map.values().rev()),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_is_found_where_models_put_it() {
+        assert_eq!(json_in("{\"a\": 1}"), Some(json!({"a": 1})));
+        assert_eq!(
+            json_in("Sure!\n```json\n[\"x\"]\n```\n```json\n{}\n```"),
+            Some(json!(["x"]))
+        );
+        assert_eq!(json_in("a {b} {\"c\": 2} d"), Some(json!({"c": 2})));
+        assert_eq!(json_in("nothing [here"), None);
+        assert_eq!(
+            texts(&json!({"x": {"y": ["a  b", ""]}, "z": [{"t": "c"}]})),
+            ["a b", "c"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(text in ".{0,80}") {
+            let _ = json_in(&text);
+        }
+    }
+}
