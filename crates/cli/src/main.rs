@@ -5,6 +5,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `parity` found a deviation, 130 interrupted.
 
+mod analyze;
 mod args;
 mod ask;
 mod chat;
@@ -71,6 +72,8 @@ enum Verb {
     Train(train::Train),
     /// Score a model on questions, with and without their pictures.
     Eval(eval::Eval),
+    /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
+    Analyze(analyze::Analyze),
     /// Make and show the small world: pictures with exact ground truth, and questions.
     #[command(subcommand)]
     World(world::World),
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
+        Verb::Analyze(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
