@@ -5,6 +5,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `parity` found a deviation, 130 interrupted.
 
+mod analyze;
 mod args;
 mod ask;
 mod chat;
@@ -75,6 +76,8 @@ enum Verb {
     Engine(engine::Engine),
     /// Score a model on questions, with and without their pictures.
     Eval(eval::Eval),
+    /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
+    Analyze(analyze::Analyze),
     /// Make and show the small world: pictures with exact ground truth, and questions.
     #[command(subcommand)]
     World(world::World),
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
         Verb::Train(verb) => verb.run(),
         Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
+        Verb::Analyze(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

@@ -106,6 +106,27 @@ pub enum EvalError {
         #[source]
         source: serde_json::Error,
     },
+    /// A file of a run cannot be understood.
+    #[error("`{}` is not what an evaluation writes; run `opabinia eval` again", path.display())]
+    RunFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A run has questions that were not asked yet.
+    #[error(
+        "the run `{}` is not finished: {left} questions are left; give its `opabinia eval` command \
+         again",
+        path.display()
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+        /// Questions, each way of asking counted.
+        left: usize,
+    },
     /// Something cannot be written as JSON.
     #[error("cannot write {what} as JSON")]
     Json {

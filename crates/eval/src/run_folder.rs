@@ -134,6 +134,17 @@ fn read_records(file: &mut File, path: &Path) -> Result<Vec<Record>, EvalError> 
     parse(&bytes, path)
 }
 
+/// The records of a run, without opening it for writing. An unfinished last line is left out.
+pub(crate) fn read_only(folder: &Path) -> Result<Vec<Record>, EvalError> {
+    let path = folder.join(RECORDS);
+    let bytes = fs::read(&path).map_err(EvalError::read("records", &path))?;
+    let whole = bytes
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    parse(bytes.get(..whole).unwrap_or_default(), &path)
+}
+
 fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Record>, EvalError> {
     let numbered = bytes.split(|&byte| byte == b'\n').zip(1..);
     numbered
