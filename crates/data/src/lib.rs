@@ -11,6 +11,7 @@ pub mod faults;
 pub mod features;
 pub mod jsonl;
 pub mod mask;
+pub mod mixture;
 pub mod order;
 pub mod pictures;
 mod positioned;
