@@ -63,10 +63,10 @@ pub struct Make {
     /// Questions per picture in a conversation.
     #[arg(long, default_value_t = MakeOptions::default().turns)]
     turns: usize,
-    /// Share of questions that are answered in a sentence.
+    /// Share of conversations whose questions are answered in sentences.
     #[arg(long, default_value_t = Forms::default().sentences)]
     sentences: f64,
-    /// Share of the other questions that are answered by the letter of an option.
+    /// Share of the other conversations whose questions are answered by the letter of an option.
     #[arg(long, default_value_t = Forms::default().letters)]
     letters: f64,
     /// Leave out the truth of the scenes in the formats of COCO, ADE20K and Omni3D.
