@@ -94,7 +94,7 @@ pub(super) fn shard_folder(index: usize) -> String {
 /// Attempts to find a picture that the other split does not have.
 const MOST_REDRAWN: usize = 20;
 /// Every how many training pictures there is a sample that describes it in words.
-const DESCRIBED: usize = 2;
+const DESCRIBED: usize = 1;
 /// Every how many test pictures there is a question about a fact.
 const FACTS: usize = 2;
 /// Share of conversations that ask for a fact, too.
