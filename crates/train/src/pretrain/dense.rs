@@ -21,11 +21,10 @@ use opabinia_data::order::shuffled;
 use opabinia_image::{ImageLimits, ImageSource, PixelBatch, Preprocessor, load};
 use opabinia_nn::{Grid, LayerNorm, Linear, cross_entropy};
 use opabinia_vision::{Encoder, pixel_tensor};
-use opabinia_weights::WeightDtype;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use super::encoder::{EncoderChoice, Outputs, first_value};
+use super::encoder::{EncoderChoice, EncoderTask, Outputs, first_value};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, plain, start};
 use crate::{BatchSize, LossSum, Metric, Task, TrainError};
@@ -252,11 +251,25 @@ impl DenseTask {
         })
     }
 
-    /// Encoder and answering layers with first weights.
-    ///
-    /// # Errors
-    /// If the weights to start from cannot be used.
-    pub fn module(&self, seed: u64, device: &Device) -> Result<DenseModel, TrainError> {
+    fn first_value(&self, path: &str, shape: &[usize]) -> Start {
+        match path {
+            path if path.starts_with("encoder.") => first_value(&self.choice.config, path, shape),
+            path => plain(path, shape, Start::Xavier),
+        }
+    }
+
+    /// The normalised features of every cell, `[b · cells, d]`.
+    fn features(&self, module: &DenseModel, batch: &DenseBatch, device: &Device) -> Tensor<2> {
+        let pixels = pixel_tensor(batch.pixels.clone(), device);
+        let features = module.encoder.encode(pixels, Some(self.grid)).features;
+        let [b, cells, width] = features.dims();
+        let rows = features.reshape([b * cells, width]);
+        module.norm.forward(rows)
+    }
+}
+
+impl EncoderTask for DenseTask {
+    fn module(&self, seed: u64, device: &Device) -> Result<DenseModel, TrainError> {
         let encoder = self.choice.build(Outputs::All, device)?;
         let width = encoder.width();
         let model = DenseModel {
@@ -271,34 +284,8 @@ impl DenseTask {
         Ok(model)
     }
 
-    fn first_value(&self, path: &str, shape: &[usize]) -> Start {
-        match path {
-            path if path.starts_with("encoder.") => first_value(&self.choice.config, path, shape),
-            path => plain(path, shape, Start::Xavier),
-        }
-    }
-
-    /// Writes the encoder as its family publishes it.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn finish(
-        &self,
-        module: &DenseModel,
-        folder: &Path,
-        dtype: WeightDtype,
-    ) -> Result<(), TrainError> {
-        module.encoder.valid().save(folder, dtype)?;
-        Ok(())
-    }
-
-    /// The normalised features of every cell, `[b · cells, d]`.
-    fn features(&self, module: &DenseModel, batch: &DenseBatch, device: &Device) -> Tensor<2> {
-        let pixels = pixel_tensor(batch.pixels.clone(), device);
-        let features = module.encoder.encode(pixels, Some(self.grid)).features;
-        let [b, cells, width] = features.dims();
-        let rows = features.reshape([b * cells, width]);
-        module.norm.forward(rows)
+    fn encoder(module: &DenseModel) -> &Encoder {
+        &module.encoder
     }
 }
 

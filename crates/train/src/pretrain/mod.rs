@@ -32,7 +32,7 @@ pub mod transformer;
 
 pub use contrastive::{ContrastiveModel, ContrastiveOptions, ContrastiveTask};
 pub use dense::{DenseModel, DenseTask, LabelDescription, LabelFiles};
-pub use encoder::EncoderChoice;
+pub use encoder::{EncoderChoice, EncoderTask};
 pub use language::{DecoderSizes, LanguageTask};
 pub use mae::{MaeModel, MaeOptions, MaeTask};
 pub use pictures::{PictureFiles, Pictures};
