@@ -198,10 +198,14 @@ impl Job<'_> {
         };
         let samples = self.samples(&self.recipe.data.files)?;
         let task = make(&samples, For::Training)?;
+        let mut data = hash_of(&samples);
+        if let Some(more) = task.supervision()? {
+            data = format!("{data} {more}");
+        }
         let driven = Driven {
             module: task.module(self.recipe.seed, &self.device)?,
             name_of: &str::to_owned,
-            data: hash_of(&samples),
+            data,
             task: Arc::new(task),
             validation,
         };

@@ -44,6 +44,14 @@ pub trait EncoderTask: Task {
     /// If the weights to start from cannot be used.
     fn module(&self, seed: u64, device: &Device) -> Result<Self::Module, TrainError>;
 
+    /// A hash of what determines the training beside samples, if anything does.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn supervision(&self) -> Result<Option<String>, TrainError> {
+        Ok(None)
+    }
+
     /// The encoder in it.
     fn encoder(module: &Self::Module) -> &Encoder;
 

@@ -22,6 +22,7 @@ pub mod dense;
 pub mod documents;
 pub mod encoder;
 mod folder;
+pub mod labels;
 pub mod language;
 pub mod loss;
 pub mod mae;
@@ -31,8 +32,9 @@ pub mod tokenizer;
 pub mod transformer;
 
 pub use contrastive::{ContrastiveModel, ContrastiveOptions, ContrastiveTask};
-pub use dense::{DenseModel, DenseTask, LabelDescription, LabelFiles};
+pub use dense::{DenseModel, DenseTask};
 pub use encoder::{EncoderChoice, EncoderTask};
+pub use labels::{LabelDescription, LabelFiles};
 pub use language::{DecoderSizes, LanguageTask};
 pub use mae::{MaeModel, MaeOptions, MaeTask};
 pub use pictures::{PictureFiles, Pictures};
