@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use opabinia_engine::{Plan, Progress, Report, RunOptions, StageStatus};
+use opabinia_engine::{EngineError, Plan, Progress, Report, RunOptions, StageStatus};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -99,6 +99,12 @@ fn finish(report: Report) -> Outcome {
         "\n{} samples with {} pictures; agreement {}",
         summary.samples, summary.pictures, summary.agreement
     ));
+    if summary.pools_unread > 0 {
+        output::note(&format!(
+            "warning: {} samples or pictures of `filters.pools` could not be read and were not compared with",
+            summary.pools_unread
+        ));
+    }
     match report.stopped {
         None => Ok(ExitCode::SUCCESS),
         Some(opabinia_engine::Stop::Interrupted) => {
@@ -190,7 +196,15 @@ impl Replay {
         let report =
             opabinia_engine::replay(&self.folder, &self.to, &|progress| shown.update(progress));
         shown.finish();
-        let report = report?;
+        let report = match report {
+            Err(error @ EngineError::Differs { .. }) => {
+                return Err(Failure::from(error).hint(
+                    "a run that was killed is not finished: run its plan again, and replay it then; pools that \
+                     the plan compares with must be as they were",
+                ));
+            }
+            report => report?,
+        };
         output::data(&format!(
             "the replay made the same pool, byte for byte: {} samples",
             report.summary.samples
@@ -221,7 +235,10 @@ impl Page {
         let out = self
             .out
             .unwrap_or_else(|| self.folder.join("pool/page.html"));
-        std::fs::write(&out, page)
+        // Whoever reloads the page sees all of it.
+        let partial = out.with_extension("partial");
+        std::fs::write(&partial, page)
+            .and_then(|()| std::fs::rename(&partial, &out))
             .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", out.display())))?;
         output::data(&out.display().to_string());
         Ok(ExitCode::SUCCESS)

@@ -117,6 +117,10 @@ impl<'a> Outside<'a> {
                 self.store.archive(key, &shown, Ok(&answer))?;
                 Ok(answer)
             }
+            // What cannot be asked for just now still is what it was.
+            Err(Fault::Failed(failure)) if failure.transient && known.is_some() => {
+                known.ok_or_else(|| failure.into())
+            }
             Err(Fault::Failed(failure)) => {
                 self.store.archive(key, &shown, Err(&failure))?;
                 Err(failure.into())
@@ -149,8 +153,8 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Refuses what could go beyond the budget, counting what others are just asking. Three bytes count as
-    /// a token, which is more than tokenizers make of prose.
+    /// Refuses what could go beyond the budget, counting what others are just asking and the longest answer.
+    /// Three bytes count as a token, which is more than tokenizers make of prose.
     fn reserve(&self, request: &Request) -> Result<Option<Cost>, Fault> {
         if request.purpose != Purpose::Model || matches!(self.source, Source::Recording(_)) {
             return Ok(None);
