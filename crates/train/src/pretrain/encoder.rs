@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::AutodiffModule;
 use burn::prelude::*;
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec, Select};
 use opabinia_weights::{Checkpoint, LoadOptions, WeightDtype};
