@@ -1,72 +1,134 @@
 //! From records to a table: what a model scores, and how much of it is vision.
 //!
-//! **Visual gain** is the score with the picture minus the larger of the score without it and
-//! chance: what the picture is worth, given that one can also guess. It follows the comparison of
-//! Cambrian-1, section 3.1 (vision on, vision off, random guess). A gain below 0 says that the
-//! pictures harm.
+//! A summary is of the whole folder of a run. Each row has the score, the score without the picture and
+//! with a wrong one, what guessing gets, and the visual gain ([`Figure`]), each with its interval. A
+//! file of questions has a row for everything, for each group and each task; the score is the mean over
+//! questions, not over tasks. Each benchmark has a row for its own score, as the benchmark sums up, and
+//! below it the mean of each category.
 //!
-//! The score of a row is the mean over its questions, not over its tasks.
+//! Nothing is dropped: [`SetSummary`] says of each benchmark how many rows, questions and answers there
+//! are, and they add up.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::interval::{Interval, wilson};
-use crate::record::{Outcome, Record};
-use crate::run::Evaluation;
+use crate::benchmark::Counts;
+use crate::description::{RunDescription, SetDescription};
+use crate::figure::{Figure, metrics};
+use crate::interval::Interval;
+use crate::record::{Record, Unscored};
+use crate::scorer::{Metric, Protocol, Unit};
 use crate::vision::Vision;
 
 /// What visual gain means, for people.
 pub const VISUAL_GAIN: &str =
-    "visual gain = score − max(score without picture, chance), in percentage points";
+    "visual gain = score − max(score without picture, chance), in the unit of the score";
+
+/// The file's name.
+pub const SUMMARY_FILE: &str = "summary.json";
 
 /// Scores of a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// What the model is called.
     pub model: String,
-    /// Everything, then each group, each followed by its tasks.
+    /// What it is known by.
+    pub model_sha256: String,
+    /// The table.
     pub rows: Vec<Row>,
+    /// What became of the questions of each benchmark.
+    pub sets: Vec<SetSummary>,
+    /// Questions that are wanted, each way of asking counted.
+    pub wanted: usize,
     /// Questions that are still to be asked, each way of asking counted.
     pub unfinished: usize,
     /// Questions that could not be asked; they count as wrong.
     pub failed: usize,
+    /// Answers that nobody could judge; they count nowhere.
+    pub unscored: usize,
+    /// Those among them of which the judge gave no grade; it is asked again by the next run.
+    pub judge_failed: usize,
+    /// Answers in which nothing usable was found; they count as wrong.
+    pub unparsed: usize,
+    /// Empty answers; they count as wrong.
+    pub empty: usize,
     /// Answers that were cut at the limit of their length.
     pub cut_off: usize,
+    /// Answers that were taken from an equal question.
+    pub reused: usize,
+    /// Records of the folder that count no more: earlier attempts, other settings.
+    pub superseded: usize,
+    /// How fast it was.
+    pub performance: Performance,
+    /// What visual gain means.
+    pub visual_gain: String,
+}
+
+/// What the answers took; those that were reused do not count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Performance {
     /// Tokens of all answers.
     pub answer_tokens: usize,
     /// Seconds that reading prompts and answering took, over all workers.
     pub answer_seconds: f64,
-    /// What visual gain means.
-    pub visual_gain: &'static str,
+    /// Seconds that the commands took.
+    pub seconds: f64,
+    /// Questions per second of those.
+    pub questions_per_second: f64,
+    /// Most memory that a process had, in bytes, where the system says so.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// What became of the questions of a benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SetSummary {
+    /// Its name; `None` for a file of questions.
+    pub benchmark: Option<String>,
+    /// What tables call it.
+    pub title: String,
+    /// Which rules judged.
+    pub protocol: Protocol,
+    /// What became of the rows of its files.
+    pub counts: Counts,
+    /// How many questions there should be, if there is another number.
+    pub expected: Option<usize>,
+    /// Each way of asking.
+    pub ways: BTreeMap<Vision, WaySummary>,
+}
+
+/// What became of the questions of a benchmark in one way of asking: `wanted` is the sum of the next
+/// four.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct WaySummary {
+    /// Questions that are wanted.
+    pub wanted: usize,
+    /// Answers with a score.
+    pub scored: usize,
+    /// Answers that nobody could judge.
+    pub unscored: usize,
+    /// Questions that could not be asked.
+    pub failed: usize,
+    /// Questions that are still to be asked.
+    pub unfinished: usize,
+    /// All figures of the benchmark, its own score first.
+    pub metrics: Vec<Metric>,
+    /// Why there are none.
+    pub no_metrics: Option<String>,
 }
 
 /// Scores on some of the questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
+    /// The benchmark, as tables call it; `None` for a file of questions.
+    pub benchmark: Option<String>,
     /// The group; `None` for everything.
     pub group: Option<String>,
-    /// The task; `None` for the whole group.
+    /// The task or category; `None` for the whole group or benchmark.
     pub task: Option<String>,
-    /// Questions.
-    pub n: usize,
-    /// Mean chance of guessing right, from 0 to 1.
-    pub chance: f64,
-    /// Score for each way of asking.
-    pub scores: BTreeMap<Vision, Score>,
-    /// From −1 to 1; `None` unless the same questions were asked with and without their pictures.
-    pub visual_gain: Option<f64>,
-}
-
-/// A score and how sure it is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Score {
-    /// Questions.
-    pub n: usize,
-    /// Mean score, from 0 to 1.
-    pub mean: f64,
-    /// 95 % interval of it, after Wilson.
-    pub interval: Interval,
+    /// The scores.
+    #[serde(flatten)]
+    pub figure: Figure,
 }
 
 /// A table for people, every row as long as the header.
@@ -79,48 +141,61 @@ pub struct Table {
 }
 
 impl Summary {
-    /// The scores of an evaluation, finished or not.
+    /// The scores of a folder, finished or not.
     #[must_use]
-    pub fn of(model: &str, evaluation: &Evaluation) -> Self {
-        let records = &evaluation.records;
-        let answered = records.iter().filter_map(|record| match &record.outcome {
-            Outcome::Answered(answered) => Some(answered),
-            Outcome::Failed { .. } => None,
-        });
+    pub fn of(description: &RunDescription, records: &[Record]) -> Self {
+        let current = description.current(records);
+        let all: Vec<&Record> = current.iter().flatten().copied().collect();
+        let pairs = || description.sets.iter().zip(&current);
+        let sets: Vec<SetSummary> = pairs()
+            .map(|(set, records)| SetSummary::of(set, records))
+            .collect();
+        let wanted = description.wanted();
+        let count = |test: fn(&Record) -> bool| all.iter().filter(|record| test(record)).count();
+        let answered = || all.iter().filter_map(|record| record.answered());
         Self {
-            model: model.to_owned(),
-            rows: rows(records),
-            unfinished: evaluation.wanted - records.len(),
-            failed: records.len() - answered.clone().count(),
-            cut_off: answered.clone().filter(|answered| answered.cut_off).count(),
-            answer_tokens: answered
-                .clone()
-                .map(|answered| answered.answer_tokens)
-                .sum(),
-            answer_seconds: answered.map(|answered| answered.seconds).sum(),
-            visual_gain: VISUAL_GAIN,
+            model: description.model.clone(),
+            model_sha256: description.model_sha256.clone(),
+            rows: pairs()
+                .flat_map(|(set, records)| rows(set, records))
+                .collect(),
+            wanted,
+            unfinished: wanted.saturating_sub(all.len()),
+            failed: count(|record| record.failure().is_some()),
+            unscored: count(|record| record.score().is_none()),
+            judge_failed: count(|record| record.judge_failure().is_some()),
+            unparsed: answered().filter(|answered| !answered.parsed).count(),
+            empty: answered()
+                .filter(|answered| answered.answer.trim().is_empty())
+                .count(),
+            cut_off: answered().filter(|answered| answered.cut_off).count(),
+            reused: answered().filter(|answered| answered.reused).count(),
+            superseded: records.len().saturating_sub(all.len()),
+            performance: Performance::of(description, &all),
+            visual_gain: VISUAL_GAIN.to_owned(),
+            sets,
         }
     }
 
-    /// The row of everything; `None` if nothing was asked.
+    /// The first row; `None` if nothing was asked.
     #[must_use]
     pub fn overall(&self) -> Option<&Row> {
         self.rows.first()
     }
 
-    /// Percentages with one digit. The score with picture has its interval beside it.
+    /// Numbers with one digit in the unit of each row. Every score has its interval beside it.
     #[must_use]
     pub fn table(&self) -> Table {
-        let has = |vision: &Vision| self.rows.iter().any(|row| row.scores.contains_key(vision));
+        let has = |vision: &Vision| {
+            let mut rows = self.rows.iter();
+            rows.any(|row| row.figure.scores.contains_key(vision))
+        };
         let visions: Vec<Vision> = Vision::ALL.into_iter().filter(has).collect();
         let mut header = vec!["questions".to_owned(), "n".to_owned()];
         for vision in &visions {
-            header.push(vision.heading().into());
-            if *vision == Vision::On {
-                header.push("95 %".into());
-            }
+            header.extend([vision.heading().to_owned(), "95 %".to_owned()]);
         }
-        header.extend(["chance".to_owned(), "visual gain".to_owned()]);
+        header.extend(["chance", "visual gain", "95 %"].map(str::to_owned));
         let rows = self.rows.iter().map(|row| row.cells(&visions));
         Table {
             header,
@@ -128,7 +203,7 @@ impl Summary {
         }
     }
 
-    /// The table in Markdown, groups in bold, with what its words mean below.
+    /// The table in Markdown, groups and benchmarks in bold, with what its words mean below.
     #[must_use]
     pub fn markdown(&self) -> String {
         let Table { header, rows } = self.table();
@@ -146,91 +221,193 @@ impl Summary {
             text.push_str(&line(&cells));
         }
         text.push_str(
-            "\nScores are percentages of right answers, with Wilson's 95 % interval; a wrong picture \
-             is that of another question. ",
+            "\nScores are percentages of right answers where nothing else is said, with 95 % \
+             intervals; a wrong picture is that of another question. ",
         );
         text.push_str(&capital(VISUAL_GAIN));
         text.push_str(".\n");
+        let benchmarks = self.sets.iter().filter(|set| set.benchmark.is_some());
+        for set in benchmarks {
+            let Counts { rows, faulty, .. } = set.counts;
+            text.push_str(&format!(
+                "\n- {}: {} protocol, {rows} rows, {faulty} of them faulty",
+                set.title, set.protocol
+            ));
+        }
+        if self.sets.iter().any(|set| set.benchmark.is_some()) {
+            text.push('\n');
+        }
         text
     }
 }
 
-impl Row {
-    fn of(group: Option<&str>, task: Option<&str>, records: &[&Record]) -> Self {
-        let mut by_vision: BTreeMap<Vision, Vec<&Record>> = BTreeMap::new();
-        for record in records {
-            by_vision.entry(record.vision).or_default().push(record);
-        }
-        // Of an unfinished run the way of asking that got furthest.
-        let widest = by_vision.values().max_by_key(|records| records.len());
-        let widest = widest.map_or(&[][..], Vec::as_slice);
-        let chance = mean(widest.iter().map(|record| record.chance));
-        let scores: BTreeMap<Vision, Score> = by_vision
-            .iter()
-            .map(|(vision, records)| (*vision, Score::of(records)))
-            .collect();
-        let visual_gain = match (by_vision.get(&Vision::On), by_vision.get(&Vision::Off)) {
-            (Some(on), Some(off)) if same_questions(on, off) => {
-                let without = scores[&Vision::Off].mean.max(chance);
-                Some(scores[&Vision::On].mean - without)
-            }
-            _ => None,
+impl Performance {
+    fn of(description: &RunDescription, records: &[&Record]) -> Self {
+        let answered = || {
+            let answered = records.iter().filter_map(|record| record.answered());
+            answered.filter(|answered| !answered.reused)
         };
+        let invocations = || description.invocations.iter();
+        let seconds: f64 = invocations().map(|one| one.seconds).sum();
+        let done: usize = invocations().map(|one| one.done).sum();
         Self {
-            group: group.map(str::to_owned),
-            task: task.map(str::to_owned),
-            n: widest.len(),
-            chance,
-            scores,
-            visual_gain,
+            answer_tokens: answered().map(|answered| answered.answer_tokens).sum(),
+            answer_seconds: answered().map(|answered| answered.seconds).sum(),
+            seconds,
+            questions_per_second: if seconds > 0.0 {
+                done as f64 / seconds
+            } else {
+                0.0
+            },
+            peak_memory_bytes: invocations().filter_map(|one| one.peak_memory_bytes).max(),
         }
-    }
-
-    fn cells(&self, visions: &[Vision]) -> Vec<String> {
-        let name = match (&self.group, &self.task) {
-            (_, Some(task)) => task.clone(),
-            (Some(group), None) => group.clone(),
-            (None, None) => "all".into(),
-        };
-        let mut cells = vec![name, self.n.to_string()];
-        for vision in visions {
-            let score = self.scores.get(vision);
-            cells.push(score.map_or_else(dash, |score| percent(score.mean)));
-            if *vision == Vision::On {
-                cells.push(score.map_or_else(dash, |score| {
-                    let Interval { low, high } = score.interval;
-                    format!("{}–{}", percent(low), percent(high))
-                }));
-            }
-        }
-        cells.push(percent(self.chance));
-        cells.push(self.visual_gain.map_or_else(dash, signed_percent));
-        cells
     }
 }
 
-impl Score {
-    fn of(records: &[&Record]) -> Self {
-        let mean = mean(records.iter().map(|record| record.score()));
+impl SetSummary {
+    fn of(set: &SetDescription, records: &[&Record]) -> Self {
+        let ways = set.ways.iter().map(|(vision, way)| {
+            let records: Vec<&Record> = records
+                .iter()
+                .copied()
+                .filter(|record| record.vision == *vision)
+                .collect();
+            (*vision, WaySummary::of(set, way.wanted.len(), &records))
+        });
         Self {
-            n: records.len(),
-            mean,
-            interval: wilson(mean, records.len()),
+            benchmark: set.benchmark.clone(),
+            title: set.title.clone(),
+            protocol: set.rules.protocol,
+            counts: set.counts,
+            expected: set.expected,
+            ways: ways.collect(),
         }
     }
+}
+
+impl WaySummary {
+    fn of(set: &SetDescription, wanted: usize, records: &[&Record]) -> Self {
+        let count = |test: fn(&Record) -> bool| records.iter().filter(|one| test(one)).count();
+        let failed = count(|record| record.failure().is_some());
+        let unscored = count(|record| record.score().is_none());
+        let scored = records.len() - failed - unscored;
+        let (metrics, no_metrics) = match metrics(&set.rules, records) {
+            Ok(metrics) => (metrics, None),
+            Err(_) if scored + failed == 0 => {
+                let reason = why_unscored(records).unwrap_or("nothing was asked yet");
+                (Vec::new(), Some(reason.to_owned()))
+            }
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        Self {
+            wanted,
+            scored,
+            unscored,
+            failed,
+            unfinished: wanted.saturating_sub(records.len()),
+            metrics,
+            no_metrics,
+        }
+    }
+}
+
+/// Why the first answer without a score has none.
+fn why_unscored(records: &[&Record]) -> Option<&'static str> {
+    let mut reasons = records
+        .iter()
+        .filter_map(|record| record.answered()?.unscored.as_ref());
+    reasons.next().map(|reason| match reason {
+        Unscored::Submission => "only the benchmark's server knows the right answers",
+        Unscored::NeedsJudge => "a judge must grade the answers: `--judge`",
+        Unscored::JudgeFailed(_) => "the judge gave no grades; the same command asks it again",
+    })
+}
+
+impl Row {
+    fn cells(&self, visions: &[Vision]) -> Vec<String> {
+        let name = match (&self.task, &self.benchmark, &self.group) {
+            (Some(task), _, _) => task.clone(),
+            (None, Some(benchmark), _) => benchmark.clone(),
+            (None, None, Some(group)) => group.clone(),
+            (None, None, None) => "all".into(),
+        };
+        let figure = &self.figure;
+        let written = |share: f64| self.written(share);
+        let range = |interval: Interval| {
+            let Interval { low, high } = interval;
+            format!("{}–{}", written(low), written(high))
+        };
+        let mut cells = vec![name, figure.n.to_string()];
+        for vision in visions {
+            let score = figure.scores.get(vision);
+            cells.push(score.map_or_else(dash, |score| written(score.mean)));
+            cells.push(score.map_or_else(dash, |score| range(score.interval)));
+        }
+        let signed = |share: f64| format!("{:+.1}", figure.scale.full_marks * share);
+        cells.push(if figure.scores.is_empty() {
+            dash()
+        } else {
+            written(figure.chance)
+        });
+        cells.push(figure.visual_gain.map_or_else(dash, signed));
+        let gain = figure.visual_gain_interval;
+        cells.push(gain.map_or_else(dash, |Interval { low, high }| {
+            format!("{} to {}", signed(low), signed(high))
+        }));
+        cells
+    }
+
+    fn written(&self, share: f64) -> String {
+        let scale = self.figure.scale;
+        match scale.unit {
+            Unit::Fraction => format!("{share:.3}"),
+            _ => format!("{:.1}", scale.full_marks * share),
+        }
+    }
+}
+
+/// The rows of a benchmark, or of a file of questions.
+fn rows(set: &SetDescription, records: &[&Record]) -> Vec<Row> {
+    match &set.benchmark {
+        Some(_) => rows_of_benchmark(set, records),
+        None => rows_of_file(records),
+    }
+}
+
+fn rows_of_benchmark(set: &SetDescription, records: &[&Record]) -> Vec<Row> {
+    let row = |task: Option<&str>, figure| Row {
+        benchmark: Some(set.title.clone()),
+        group: set.group.clone(),
+        task: task.map(str::to_owned),
+        figure,
+    };
+    // What cannot be summed up has no score; the reason is in the summary of the benchmark.
+    let figure = Figure::of_benchmark(&set.rules, records);
+    let mut rows = vec![row(None, figure.unwrap_or_else(|_| Figure::of_mean(&[])))];
+    let categories = divided(records, |record| &record.task);
+    if categories.len() > 1 {
+        let parts = categories.into_iter();
+        rows.extend(parts.map(|(task, records)| row(Some(task), Figure::of_mean(&records))));
+    }
+    rows
 }
 
 /// Everything, then each group with its tasks, in the order in which they first appear.
-fn rows(records: &[Record]) -> Vec<Row> {
+fn rows_of_file(records: &[&Record]) -> Vec<Row> {
     if records.is_empty() {
         return Vec::new();
     }
-    let all: Vec<&Record> = records.iter().collect();
-    let mut rows = vec![Row::of(None, None, &all)];
-    for (group, records) in divided(&all, |record| &record.group) {
-        rows.push(Row::of(Some(group), None, &records));
+    let row = |group: Option<&str>, task: Option<&str>, records: &[&Record]| Row {
+        benchmark: None,
+        group: group.map(str::to_owned),
+        task: task.map(str::to_owned),
+        figure: Figure::of_mean(records),
+    };
+    let mut rows = vec![row(None, None, records)];
+    for (group, records) in divided(records, |record| &record.group) {
+        rows.push(row(Some(group), None, &records));
         for (task, records) in divided(&records, |record| &record.task) {
-            rows.push(Row::of(Some(group), Some(task), &records));
+            rows.push(row(Some(group), Some(task), &records));
         }
     }
     rows
@@ -242,36 +419,18 @@ fn divided<'r>(
     name: impl Fn(&'r Record) -> &'r str,
 ) -> Vec<(&'r str, Vec<&'r Record>)> {
     let mut parts: Vec<(&str, Vec<&Record>)> = Vec::new();
+    let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
     for &record in records {
         let name = name(record);
-        match parts.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, part)) => part.push(record),
-            None => parts.push((name, vec![record])),
+        let place = *places.entry(name).or_insert_with(|| {
+            parts.push((name, Vec::new()));
+            parts.len() - 1
+        });
+        if let Some((_, part)) = parts.get_mut(place) {
+            part.push(record);
         }
     }
     parts
-}
-
-fn same_questions(one: &[&Record], other: &[&Record]) -> bool {
-    let ids = |records: &[&Record]| {
-        let mut ids: Vec<String> = records.iter().map(|record| record.id.clone()).collect();
-        ids.sort_unstable();
-        ids
-    };
-    ids(one) == ids(other)
-}
-
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = values.len().max(1) as f64;
-    values.sum::<f64>() / n
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
-
-fn signed_percent(share: f64) -> String {
-    format!("{:+.1}", 100.0 * share)
 }
 
 fn dash() -> String {
@@ -288,60 +447,36 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Answered;
-
-    fn record(id: usize, vision: Vision, task: &str, score: f64) -> Record {
-        Record {
-            id: id.to_string(),
-            settings: vision.to_string(),
-            vision,
-            group: if task == "fact" {
-                "knowledge"
-            } else {
-                "general"
-            }
-            .into(),
-            task: task.into(),
-            expected: "yes".into(),
-            chance: 0.25,
-            outcome: Outcome::Answered(Answered {
-                prompt_sha256: String::new(),
-                picture: None,
-                answer: "yes".into(),
-                score,
-                cut_off: id == 0,
-                seconds: 0.5,
-                prompt_tokens: 4,
-                visual_tokens: 0,
-                answer_tokens: 2,
-            }),
-        }
-    }
+    use crate::description::tests::description;
+    use crate::interval::wilson;
+    use crate::items::Rules;
+    use crate::ranges::Ranges;
+    use crate::record::Outcome;
+    use crate::record::tests::record;
+    use crate::scorer::Aggregate;
 
     /// Four questions: with pictures 3 are right, without 1.
-    fn evaluation() -> Evaluation {
+    fn records() -> Vec<Record> {
         let tasks = ["check", "fact", "check", "count"];
         let on = [1.0, 1.0, 0.0, 1.0];
         let off = [0.0, 1.0, 0.0, 0.0];
-        let records = (0..4).flat_map(|i| {
-            [
-                record(i, Vision::On, tasks[i], on[i]),
-                record(i, Vision::Off, tasks[i], off[i]),
-            ]
-        });
-        Evaluation {
-            records: records.collect(),
-            wanted: 8,
-            asked: 8,
-            seconds: 1.0,
-            workers: 1,
-        }
+        let one = |i: usize, vision, score| Record {
+            group: ["general", "knowledge"][usize::from(tasks[i] == "fact")].into(),
+            ..record(i, vision, tasks[i], score)
+        };
+        let records = (0..4).flat_map(|i| [one(i, Vision::On, on[i]), one(i, Vision::Off, off[i])]);
+        records.collect()
+    }
+
+    fn summary(records: &[Record]) -> Summary {
+        Summary::of(&description(4), records)
     }
 
     #[test]
     fn rows_by_hand() {
-        let summary = Summary::of("tiny", &evaluation());
-        let shape = summary.rows.iter().map(|row| (row.task.as_deref(), row.n));
+        let summary = summary(&records());
+        let rows = summary.rows.iter();
+        let shape = rows.map(|row| (row.task.as_deref(), row.figure.n));
         let expected = [
             (None, 4),
             (None, 3),
@@ -351,65 +486,132 @@ mod tests {
             (Some("fact"), 1),
         ];
         assert_eq!(shape.collect::<Vec<_>>(), expected);
-        let all = summary.overall().unwrap();
+        let all = &summary.overall().unwrap().figure;
         assert_eq!(all.scores[&Vision::On].mean, 0.75);
         assert_eq!(all.scores[&Vision::On].interval, wilson(0.75, 4));
         assert_eq!(all.scores[&Vision::Off].mean, 0.25);
         assert_eq!(all.visual_gain, Some(0.5));
-        let general = &summary.rows[1];
-        assert_eq!(general.group.as_deref(), Some("general"));
+        // Differences 1, 0, 0, 1: variance 1/3, SE² = 1/12.
+        let interval = all.visual_gain_interval.unwrap();
+        assert!((interval.low - (0.5 - 1.96 / 12_f64.sqrt())).abs() < 1e-4);
+        assert_eq!(summary.rows[1].group.as_deref(), Some("general"));
+        let general = &summary.rows[1].figure;
         // Without pictures none is right, so chance counts: 2/3 − 1/4.
         assert!((general.visual_gain.unwrap() - (2.0 / 3.0 - 0.25)).abs() < 1e-12);
-        assert_eq!(summary.rows[4].visual_gain, Some(0.0));
+        assert_eq!(summary.rows[4].figure.visual_gain, Some(0.0));
         assert_eq!((summary.unfinished, summary.failed), (0, 0));
-        assert_eq!((summary.cut_off, summary.answer_tokens), (2, 16));
-        assert_eq!(summary.answer_seconds, 4.0);
+        assert_eq!(summary.cut_off, 2);
+        assert_eq!(summary.performance.answer_tokens, 16);
+        assert_eq!(summary.performance.answer_seconds, 4.0);
     }
 
     #[test]
     fn failures_and_what_is_left_are_counted() {
-        let mut evaluation = evaluation();
-        evaluation.records.truncate(7);
-        evaluation.records[0].outcome = Outcome::Failed {
+        let mut records = records();
+        records.truncate(7);
+        records[0].outcome = Outcome::Failed {
             error: "damaged".into(),
         };
-        let summary = Summary::of("tiny", &evaluation);
+        let summary = summary(&records);
         assert_eq!((summary.unfinished, summary.failed), (1, 1));
-        let all = summary.overall().unwrap();
+        let all = &summary.overall().unwrap().figure;
         assert_eq!(all.scores[&Vision::On].mean, 0.5);
         assert_eq!((all.n, all.scores[&Vision::Off].n), (4, 3));
         assert_eq!(all.visual_gain, None, "other questions");
-        assert!(
-            Summary::of(
-                "tiny",
-                &Evaluation {
-                    records: vec![],
-                    ..evaluation
-                }
-            )
-            .rows
-            .is_empty()
+        for way in summary.sets[0].ways.values() {
+            let sum = way.scored + way.unscored + way.failed + way.unfinished;
+            assert_eq!(sum, way.wanted, "{way:?}");
+        }
+        assert!(Summary::of(&description(4), &[]).rows.is_empty());
+    }
+
+    /// An answer that waits for its judge is in no mean.
+    #[test]
+    fn what_nobody_judged_counts_nowhere() {
+        let mut records = records();
+        if let Outcome::Answered(answered) = &mut records[4].outcome {
+            answered.score = None;
+            answered.unscored = Some(Unscored::JudgeFailed("silence".into()));
+        }
+        let summary = summary(&records);
+        assert_eq!((summary.unscored, summary.judge_failed), (1, 1));
+        let all = &summary.overall().unwrap().figure;
+        assert_eq!(
+            (all.scores[&Vision::On].n, all.scores[&Vision::On].mean),
+            (3, 1.0)
         );
+        assert_eq!(all.visual_gain, None, "not the same questions");
+        assert_eq!(summary.sets[0].ways[&Vision::On].unscored, 1);
+    }
+
+    #[test]
+    fn only_what_is_wanted_counts_and_the_last_attempt() {
+        let mut records = records();
+        records.push(record(9, Vision::On, "check", 1.0));
+        records.push(Record {
+            settings: "others".into(),
+            ..record(1, Vision::On, "check", 0.0)
+        });
+        records.push(Record {
+            group: "general".into(),
+            ..record(2, Vision::On, "check", 1.0)
+        });
+        let summary = summary(&records);
+        assert_eq!(summary.superseded, 3);
+        let all = &summary.overall().unwrap().figure;
+        assert_eq!(all.scores[&Vision::On].mean, 1.0);
+    }
+
+    #[test]
+    fn a_benchmark_has_its_own_score() {
+        let mut described = description(4);
+        let set = &mut described.sets[0];
+        (set.benchmark, set.title) = (Some("pairs".into()), "Pairs".into());
+        set.rules = Rules {
+            aggregate: Aggregate::MmvpPairs,
+            ..set.rules
+        };
+        let mut records = records();
+        for record in &mut records {
+            record.benchmark = Some("pairs".into());
+            record.unit = Some((record.index / 2).to_string());
+        }
+        let summary = Summary::of(&described, &records);
+        assert_eq!(summary.rows.len(), 4, "the benchmark and three categories");
+        let cells = &summary.table().rows[0];
+        assert_eq!(cells[..3], ["Pairs", "4", "50.0"]);
+        assert!(summary.markdown().contains("- Pairs: standard protocol"));
+        described.sets[0].ways.get_mut(&Vision::On).unwrap().wanted = Ranges::of(0..3);
+        let part = Summary::of(&described, &records);
+        let reason = part.sets[0].ways[&Vision::On].no_metrics.as_deref();
+        assert!(
+            reason.unwrap().contains("in the middle of a pair"),
+            "{reason:?}"
+        );
+        assert_eq!(part.rows[0].figure.scores, BTreeMap::new());
     }
 
     #[test]
     fn markdown_by_hand() {
-        let text = Summary::of("tiny", &evaluation()).markdown();
+        let text = summary(&records()).markdown();
         let mut lines = text.lines();
         assert_eq!(
             lines.next().unwrap(),
-            "| questions | n | score | 95 % | without picture | chance | visual gain |"
+            "| questions | n | score | 95 % | without picture | 95 % | chance | visual gain | 95 % |"
         );
         assert_eq!(
             lines.next().unwrap(),
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
         );
         assert_eq!(
             lines.next().unwrap(),
-            "| **all** | **4** | **75.0** | **30.1–95.4** | **25.0** | **25.0** | **+50.0** |"
+            "| **all** | **4** | **75.0** | **30.1–95.4** | **25.0** | **4.6–69.9** | **25.0** | \
+             **+50.0** | **-6.6 to +100.0** |"
         );
         assert!(
-            text.contains("\n| count | 1 | 100.0 | 20.7–100.0 | 0.0 | 25.0 | +75.0 |\n"),
+            text.contains(
+                "\n| count | 1 | 100.0 | 20.7–100.0 | 0.0 | 0.0–79.3 | 25.0 | +75.0 | – |\n"
+            ),
             "{text}"
         );
         assert!(text.contains("Visual gain = score − max"), "{text}");
@@ -417,9 +619,10 @@ mod tests {
 
     #[test]
     fn json_names_the_ways_of_asking() {
-        let json = serde_json::to_value(Summary::of("tiny", &evaluation())).unwrap();
+        let json = serde_json::to_value(summary(&records())).unwrap();
         assert_eq!(json["rows"][0]["scores"]["on"]["mean"], 0.75);
         assert_eq!(json["rows"][0]["scores"]["off"]["n"], 4);
+        assert_eq!(json["rows"][0]["unit"], "percent");
         assert!(json["visual_gain"].as_str().unwrap().contains("chance"));
     }
 }
