@@ -12,18 +12,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use opabinia_data::stream::{below, stream};
 use serde::Serialize;
 
-use crate::analysis::statistics::{clustered_standard_error, middle_95};
+use crate::analysis::statistics::clustered_standard_error;
 use crate::interval::{Interval, wilson, wilson_of};
 use crate::items::Rules;
 use crate::record::Record;
+use crate::resample::Drawn;
 use crate::scorer::{Aggregate, Judged, Judgement, Metric, ScorerError, Unit};
 use crate::vision::Vision;
-
-/// Draws of a resampling.
-const RESAMPLES: usize = 300;
 
 /// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
@@ -75,7 +72,7 @@ pub struct Figure {
 }
 
 /// Records of some questions by way of asking; only those that have a score.
-type ByVision<'r> = BTreeMap<Vision, Vec<&'r Record>>;
+pub(crate) type ByVision<'r> = BTreeMap<Vision, Vec<&'r Record>>;
 
 impl Figure {
     /// Mean scores.
@@ -114,7 +111,7 @@ impl Figure {
             .map(|record| Judgement::new(record.chance, "", ""))
             .collect();
         let guessed = judged(widest, &guessed);
-        let (chance, scale) = share(&Rules::standard(rules), &guessed)?;
+        let (chance, scale) = share(&rules.standard(), &guessed)?;
         let mut shares = BTreeMap::new();
         for (vision, records) in &by_vision {
             let judgements = judgements(records);
@@ -141,16 +138,6 @@ impl Figure {
             visual_gain: gain,
             visual_gain_interval: gain.and(drawn.gain),
         })
-    }
-}
-
-impl Rules {
-    /// The same with the standard's way of summing up: units by name, not by order.
-    fn standard(&self) -> Self {
-        Self {
-            protocol: crate::scorer::Protocol::Standard,
-            ..*self
-        }
     }
 }
 
@@ -206,7 +193,7 @@ fn widest<'b, 'r>(by_vision: &'b ByVision<'r>) -> &'b [&'r Record] {
 }
 
 /// The headline as a share of full marks.
-fn share(rules: &Rules, judged: &[Judged<'_>]) -> Result<(f64, Scale), ScorerError> {
+pub(crate) fn share(rules: &Rules, judged: &[Judged<'_>]) -> Result<(f64, Scale), ScorerError> {
     let metrics = rules.aggregate.metrics_under(rules.protocol, judged)?;
     let headline = metrics.first().map(|metric| (metric, scale_of(metric)));
     Ok(match headline {
@@ -230,14 +217,14 @@ fn scale_of(metric: &Metric) -> Scale {
     }
 }
 
-fn judgements(records: &[&Record]) -> Vec<Judgement> {
+pub(crate) fn judgements(records: &[&Record]) -> Vec<Judgement> {
     records
         .iter()
         .filter_map(|record| record.judgement())
         .collect()
 }
 
-fn judged<'r>(records: &[&'r Record], judgements: &'r [Judgement]) -> Vec<Judged<'r>> {
+pub(crate) fn judged<'r>(records: &[&'r Record], judgements: &'r [Judgement]) -> Vec<Judged<'r>> {
     let pairs = records.iter().zip(judgements);
     let judged = pairs.map(|(record, judgement)| Judged {
         id: &record.id,
@@ -321,106 +308,6 @@ fn gain(
     };
     let same = ids(on) == ids(off);
     same.then_some(score(Vision::On)? - score(Vision::Off)?.max(chance))
-}
-
-/// What a cluster is drawn within: a category of a collection.
-type Stratum<'r> = (&'r str, &'r str);
-/// A cluster.
-type Key<'r> = (Stratum<'r>, &'r str);
-
-/// Intervals by resampling.
-#[derive(Default)]
-struct Drawn {
-    scores: BTreeMap<Vision, Interval>,
-    gain: Option<Interval>,
-}
-
-impl Drawn {
-    fn of(rules: &Rules, by_vision: &ByVision<'_>, chance: f64) -> Self {
-        let rules = rules.standard();
-        let judgements: BTreeMap<Vision, Vec<Judgement>> = by_vision
-            .iter()
-            .map(|(vision, records)| (*vision, judgements(records)))
-            .collect();
-        // The questions of each cluster, in each way of asking.
-        let mut clusters: BTreeMap<Key<'_>, BTreeMap<Vision, Vec<Judged<'_>>>> = BTreeMap::new();
-        for (vision, records) in by_vision {
-            let Some(judgements) = judgements.get(vision) else {
-                continue;
-            };
-            let questions = judged(records, judgements);
-            for (record, question) in records.iter().zip(questions) {
-                let name = record.cluster().unwrap_or(&record.id);
-                let ways = clusters.entry((stratum(&rules, record), name)).or_default();
-                ways.entry(*vision).or_default().push(question);
-            }
-        }
-        if clusters.len() < 2 {
-            return Self::default();
-        }
-        let mut strata: BTreeMap<Stratum<'_>, Vec<Key<'_>>> = BTreeMap::new();
-        for key in clusters.keys() {
-            strata.entry(key.0).or_default().push(*key);
-        }
-        let mut scores: BTreeMap<Vision, Vec<f64>> = BTreeMap::new();
-        let mut gains = Vec::new();
-        let mut random = stream(0, "eval.intervals", 0);
-        for _ in 0..RESAMPLES {
-            let mut chosen: Vec<Key<'_>> = Vec::new();
-            for keys in strata.values() {
-                for _ in keys {
-                    let place = below(&mut random, keys.len() as u64) as usize;
-                    chosen.extend(keys.get(place));
-                }
-            }
-            let units: Vec<String> = (0..chosen.len()).map(|draw| draw.to_string()).collect();
-            let mut drawn = BTreeMap::new();
-            for vision in by_vision.keys() {
-                let questions: Vec<Judged<'_>> = chosen
-                    .iter()
-                    .zip(&units)
-                    .flat_map(|(key, unit)| {
-                        let ways = clusters.get(key);
-                        let questions = ways.and_then(|ways| ways.get(vision));
-                        // A cluster that is drawn twice is two.
-                        questions.into_iter().flatten().map(move |question| Judged {
-                            unit: question.unit.map(|_| unit.as_str()),
-                            ..*question
-                        })
-                    })
-                    .collect();
-                if let Ok((share, _)) = share(&rules, &questions) {
-                    scores.entry(*vision).or_default().push(share);
-                    drawn.insert(*vision, share);
-                }
-            }
-            if let (Some(on), Some(off)) = (drawn.get(&Vision::On), drawn.get(&Vision::Off)) {
-                gains.push(on - off.max(chance));
-            }
-        }
-        let interval = |values: &mut Vec<f64>| {
-            let enough = values.len() == RESAMPLES;
-            enough.then(|| middle_95(values))
-        };
-        Self {
-            scores: scores
-                .iter_mut()
-                .filter_map(|(vision, values)| Some((*vision, interval(values)?)))
-                .collect(),
-            gain: interval(&mut gains),
-        }
-    }
-}
-
-/// What a question is drawn within, where the score is made of parts.
-fn stratum<'r>(rules: &Rules, record: &'r Record) -> Stratum<'r> {
-    match rules.aggregate {
-        Aggregate::Mme | Aggregate::CvBench => (
-            record.task.as_str(),
-            record.source.as_deref().unwrap_or_default(),
-        ),
-        _ => ("", ""),
-    }
 }
 
 fn values(records: &[&Record]) -> Vec<f64> {

@@ -65,6 +65,16 @@ pub struct Rules {
     pub protocol: Protocol,
 }
 
+impl Rules {
+    /// The same with the standard's way of summing up: units by name, not by order.
+    pub(crate) fn standard(&self) -> Self {
+        Self {
+            protocol: Protocol::Standard,
+            ..*self
+        }
+    }
+}
+
 /// The questions of one benchmark, or of one file.
 #[derive(Clone, Debug)]
 pub struct ItemSet {

@@ -32,6 +32,7 @@ mod plan;
 mod questions;
 mod ranges;
 mod record;
+mod resample;
 mod respondent;
 mod run;
 mod run_folder;
