@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::candidate::Candidate;
 use crate::digest;
 use crate::items::{ItemSet, Items, Rules};
+use crate::judging::JudgeModel;
 use crate::plan::{Appearance, Ask, Shown};
 use crate::run::EvalOptions;
 use crate::vision::Vision;
@@ -54,7 +55,7 @@ impl Settings {
             rules: set.rules,
             judge: judge
                 .filter(|_| set.rules.scorer.grader().is_some())
-                .map(|judge| judge.name()),
+                .map(JudgeModel::name),
         }
     }
 
