@@ -37,6 +37,7 @@ pub use error::{BenchmarkError, MissingColumn, Place};
 pub use fault::{Fault, FaultKind};
 pub use picture::{PictureData, PicturePlace, PictureStore, looks_like_picture};
 pub use questions::{BenchmarkQuestion, Counts, Questions};
+pub(crate) use source::file_digest;
 pub use source::{Fetch, FileDigest, Library, Listing};
 
 /// What stands for a picture in a prompt.

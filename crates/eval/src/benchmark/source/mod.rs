@@ -145,6 +145,17 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The digest of one file, under its name.
+pub(crate) fn file_digest(path: &Path) -> std::io::Result<FileDigest> {
+    let (bytes, sha256) = sha256_of(path)?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    Ok(FileDigest {
+        path: name.to_string_lossy().into_owned(),
+        bytes,
+        sha256,
+    })
+}
+
 /// Digests of files, with their paths relative to `root`.
 fn digests(root: &Path, files: &[PathBuf]) -> Result<Vec<FileDigest>, BenchmarkError> {
     let digest = |path: &PathBuf| {

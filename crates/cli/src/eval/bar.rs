@@ -1,0 +1,65 @@
+//! Progress of an evaluation: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use opabinia_eval::Progress;
+
+use crate::output;
+use crate::watch::time;
+
+/// Time between plain lines.
+const LINES_EVERY: Duration = Duration::from_secs(10);
+
+/// A bar on a terminal, plain lines elsewhere.
+pub struct Bar {
+    bar: Option<ProgressBar>,
+    start: Instant,
+    shown: Instant,
+}
+
+impl Bar {
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} questions  {msg}");
+            let bar = ProgressBar::new(0);
+            match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self {
+            bar,
+            start: Instant::now(),
+            shown: Instant::now(),
+        }
+    }
+
+    pub fn show(&mut self, progress: &Progress) {
+        let now = (progress.done - progress.earlier) as f64;
+        let seconds = self.start.elapsed().as_secs_f64();
+        let mut rate = String::new();
+        if now > 0.0 {
+            let left = (progress.wanted - progress.done) as f64 * seconds / now;
+            rate = format!("{:.1} per second, {} left", now / seconds, time(left));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.wanted as u64);
+            bar.set_position(progress.done as u64);
+            bar.set_message(rate);
+        } else if self.shown.elapsed() >= LINES_EVERY {
+            self.shown = Instant::now();
+            output::note(&format!(
+                "{}/{} questions, {rate}",
+                progress.done, progress.wanted
+            ));
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
