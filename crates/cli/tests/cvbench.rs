@@ -22,7 +22,7 @@ impl Ground {
             folder: TempDir::new().unwrap(),
         };
         let world = ground.path("world");
-        let made = "world make --pictures 1 --test 40 --texts 0 --side 128 --mix scene=1 --seed 4";
+        let made = "world make --pictures 1 --test 40 --texts 0 --mix scene=1 --seed 4";
         let mut arguments: Vec<&str> = made.split(' ').collect();
         arguments.insert(2, &world);
         opabinia(&arguments).ok();

@@ -110,13 +110,15 @@ pub(crate) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), 
     fs::write(&path, bytes).map_err(CvBenchError::write(&path))
 }
 
-/// Writes the two files of one part, row group by row group. `pictures` gives the PNG files of some
-/// questions, in order.
+/// Gives the PNG files of some questions, in order.
+pub(crate) type Pictures<'a> = dyn FnMut(&[&Question]) -> Result<Vec<Vec<u8>>, CvBenchError> + 'a;
+
+/// Writes the two files of one part, row group by row group.
 pub(crate) fn write_part(
     folder: &Path,
     stem: &str,
     questions: &[&Question],
-    pictures: &mut dyn FnMut(&[&Question]) -> Result<Vec<Vec<u8>>, CvBenchError>,
+    pictures: &mut Pictures<'_>,
 ) -> Result<(), CvBenchError> {
     let lines = folder.join(format!("{stem}.jsonl"));
     let file = File::create(&lines).map_err(CvBenchError::write(&lines))?;

@@ -233,11 +233,7 @@ impl<'a> Scene<'a> {
     /// Whether a class is no countable thing.
     fn is_stuff(&self, class: &str) -> bool {
         let class = class.to_lowercase();
-        self.rules
-            .objects
-            .exclude
-            .iter()
-            .any(|stuff| *stuff == class)
+        self.rules.objects.exclude.contains(&class)
     }
 
     /// What is wrong with a class whatever is asked about it.

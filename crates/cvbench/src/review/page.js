@@ -176,13 +176,29 @@ for (let place = 0; place < 6; place++)
     draw();
   };
 
-// Keys wait for those before them, so that none is lost while a decision is saved.
-let queue = Promise.resolve();
+// Keys wait for those before them, so that none is lost while a decision is saved. A key that opens a
+// field may wait too; what is typed meanwhile is text and no command, and is put into the field.
+const OPENERS = ["g", "w", "q", "c"];
+let queue = Promise.resolve(), waiting = 0, typed = null;
+
+function enqueue(task) {
+  const run = async () => {
+    try { await task(); } catch (problem) { say(problem.message, true); } finally { waiting -= 1; }
+  };
+  waiting += 1;
+  queue = waiting === 1 ? run() : queue.then(run);
+}
+
 function act(key) {
-  queue = queue.then(async () => {
+  if (waiting && OPENERS.includes(key)) typed = "";
+  enqueue(async () => {
     const action = (mending ? MENDING : ACTIONS)[key];
-    if (!action) return;
-    try { await action(); } catch (problem) { say(problem.message, true); }
+    if (action) await action();
+    if (typed === null || !OPENERS.includes(key)) return;
+    const field = document.activeElement;
+    if (field.matches("input, textarea")) field.value += typed;
+    typed = null;
+    readFields();
   });
 }
 
@@ -193,12 +209,12 @@ function inField(event) {
     event.preventDefault();
     const place = Number(target.value) - 1;
     at("goto").close();
-    queue = queue.then(async () => {
+    enqueue(async () => {
       if (!Number.isInteger(place) || place < 0 || place >= session.tasks.length)
         return say(`there is no question ${target.value}`, true);
       say("");
       await show(place);
-    }).catch((problem) => say(problem.message, true));
+    });
     return;
   }
   const leaves = key === "Escape" || (key === "Enter" && (target === at("note") || event.ctrlKey));
@@ -209,13 +225,16 @@ function inField(event) {
 }
 
 addEventListener("keydown", (event) => {
+  if (typed !== null) {
+    if (event.key.length === 1) typed += event.key;
+    return event.preventDefault();
+  }
   // A field of a dialog that was just closed may still have the focus.
   const dialog = event.target.closest("dialog");
   if (event.target.matches("input, textarea") && (!dialog || dialog.open)) return inField(event);
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("button") && (event.key === "Enter" || event.key === " ")) return;
-  const known = (mending ? MENDING : ACTIONS)[event.key];
-  if (!known) return;
+  if (!ACTIONS[event.key] && !MENDING[event.key]) return;
   event.preventDefault();
   // A key that is held down moves on, but decides only once.
   if (event.repeat && !["j", "k", "ArrowLeft", "ArrowRight"].includes(event.key)) return;
@@ -227,10 +246,10 @@ for (const button of document.querySelectorAll("button[data-key]"))
   button.addEventListener("click", () => { act(button.dataset.key); button.blur(); });
 at("picture").addEventListener("error", () => say("the picture cannot be shown", true));
 
-queue = queue.then(async () => {
+enqueue(async () => {
   await refresh();
   const wanted = Number(location.hash.slice(1));
   const first = session.standing.indexOf(".");
   const there = location.hash && Number.isInteger(wanted) && wanted >= 0 && wanted < session.tasks.length;
   await show(there ? wanted : Math.max(0, first));
-}).catch((problem) => say(problem.message, true));
+});

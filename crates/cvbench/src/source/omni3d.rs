@@ -173,13 +173,13 @@ fn ignored(
         (annotation.behind_camera, "behind_camera"),
         (!annotation.valid3D, "no_3d_box"),
         (
-            annotation.dimensions.iter().any(|side| !(*side > 0.0)),
+            !annotation.dimensions.iter().all(|side| *side > 0.0),
             "no_dimensions",
         ),
         (annotation.lidar_pts == 0.0, "no_lidar_points"),
         (annotation.segmentation_pts == 0.0, "no_segmentation_points"),
         (annotation.depth_error > 0.5, "depth_error"),
-        (!(annotation.center_cam[2] <= rules.max_depth), "too_far"),
+        (annotation.center_cam[2] > rules.max_depth, "too_far"),
         (place.is_none() || share <= rules.min_height, "no_2d_box"),
         (share >= rules.max_height, "too_high"),
         (
