@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
     ("opabinia-world", &["opabinia-image"]),
+    ("opabinia-cvbench", &["opabinia-eval", "opabinia-image"]),
     (
         "opabinia-engine",
         &["opabinia-data", "opabinia-endpoint", "opabinia-image"],
@@ -65,6 +66,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "opabinia-cli",
         &[
             "opabinia-connector",
+            "opabinia-cvbench",
             "opabinia-data",
             "opabinia-endpoint",
             "opabinia-engine",

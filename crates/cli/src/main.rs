@@ -9,6 +9,7 @@ mod analyze;
 mod args;
 mod ask;
 mod chat;
+mod cvbench;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod device;
@@ -78,6 +79,9 @@ enum Verb {
     Eval(eval::Eval),
     /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
     Analyze(analyze::Analyze),
+    /// Build, review and score CV-Bench.
+    #[command(subcommand)]
+    Cvbench(cvbench::Cvbench),
     /// Make and show the small world: pictures with exact ground truth, and questions.
     #[command(subcommand)]
     World(world::World),
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
         Verb::Analyze(verb) => verb.run(),
+        Verb::Cvbench(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

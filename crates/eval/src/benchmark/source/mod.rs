@@ -156,6 +156,24 @@ pub(crate) fn file_digest(path: &Path) -> std::io::Result<FileDigest> {
     })
 }
 
+/// The rows of a file, each with its number in it, from 1; of text formats its line.
+pub type Rows = Box<dyn Iterator<Item = Result<(u64, Row), BenchmarkError>>>;
+
+/// Reads a file of rows by itself, in any format that a benchmark may have; formats that can skip
+/// columns read only `wanted` ones.
+///
+/// # Errors
+/// If the file cannot be read or its ending names no known format.
+pub fn rows(path: &Path, wanted: &[&str]) -> Result<Rows, BenchmarkError> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|&column| column.to_owned()).collect();
+    let options = TableOptions {
+        format: None,
+        names: None,
+        wanted: &wanted,
+    };
+    Ok(table::open(path, &options)?.rows)
+}
+
 /// Digests of files, with their paths relative to `root`.
 fn digests(root: &Path, files: &[PathBuf]) -> Result<Vec<FileDigest>, BenchmarkError> {
     let digest = |path: &PathBuf| {
