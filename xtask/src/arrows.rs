@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
+    ("opabinia-curate", &["opabinia-data", "opabinia-image"]),
     ("opabinia-world", &["opabinia-image"]),
     (
         "opabinia-engine",
@@ -65,6 +66,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "opabinia-cli",
         &[
             "opabinia-connector",
+            "opabinia-curate",
             "opabinia-data",
             "opabinia-endpoint",
             "opabinia-engine",

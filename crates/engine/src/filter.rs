@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use opabinia_data::{PictureFolder, SampleFile};
-use opabinia_image::{ImageSource, load};
+use opabinia_image::{ImageSource, dhash, load};
 use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
-use crate::picture::{dhash, limits};
+use crate::picture::limits;
 use crate::plan::{FiltersTable, Plan};
 
 /// Words in lower case, without marks.
