@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
+    ("opabinia-curate", &["opabinia-data", "opabinia-image"]),
     ("opabinia-world", &["opabinia-image"]),
     ("opabinia-cvbench", &["opabinia-eval", "opabinia-image"]),
     (
@@ -67,6 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "opabinia-connector",
             "opabinia-cvbench",
+            "opabinia-curate",
             "opabinia-data",
             "opabinia-endpoint",
             "opabinia-engine",

@@ -12,6 +12,7 @@ mod chat;
 mod cvbench;
 #[cfg(feature = "dashboard")]
 mod dashboard;
+mod data;
 mod device;
 mod doctor;
 mod encode;
@@ -72,6 +73,9 @@ enum Verb {
     Model(ModelVerb),
     /// Train what a recipe says, and draw the curves of runs.
     Train(train::Train),
+    /// Look at samples, and make mixtures of them.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Collect new samples from the web: run a plan, look at it, replay it.
     #[command(subcommand)]
     Engine(engine::Engine),
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Data(verb) => verb.run(),
         Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
         Verb::Analyze(verb) => verb.run(),

@@ -3,14 +3,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use opabinia_data::{PictureFolder, SampleFile};
-use opabinia_image::{ImageSource, load};
+use opabinia_image::{ImageSource, dhash, load};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
 use crate::filter::words;
-use crate::picture::{dhash, limits};
+use crate::picture::limits;
 use crate::plan::{Plan, hex};
 use crate::run::Progress;
 
