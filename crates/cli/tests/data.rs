@@ -310,3 +310,59 @@ fn samples_of_a_benchmark_are_dropped() {
     assert!(why.stdout.contains("a benchmark asks"), "{}", why.stdout);
     opabinia(&["data", "decontaminate", &pool, "--out", &out]).fails_with(1, &["no benchmark"]);
 }
+
+/// Runs a curation until a file is there, and kills it. It may be done by then; that is fine.
+fn kill_when(there: &Path, arguments: &[&str]) {
+    let mut command = common::program(arguments);
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    while !there.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_curation_goes_on_and_ends_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| text(&folder.path().join(name));
+    let recipe = path("mix.toml");
+    let toml = format!(
+        "[input]\nfiles = [{:?}]\n[dedup]\nexact = true\n[cap]\nall = 400\n[output]\nshard_samples = 50\n",
+        pool()
+    );
+    std::fs::write(&recipe, toml).unwrap();
+    let whole = path("whole");
+    let print = |out: &str| {
+        let run = opabinia(&["data", "curate", &recipe, "--out", out, "--json", "--quiet"]).ok();
+        run.json()
+    };
+    let expected = print(&whole);
+    for (name, moment) in [
+        ("a", "work/job.json"),
+        ("b", "work/index/part-00000.parquet"),
+        ("c", "work/shards/00001.json"),
+        ("d", "ledger/part-00000.parquet"),
+    ] {
+        let out = path(name);
+        let there = folder.path().join(format!("{name}.partial")).join(moment);
+        kill_when(&there, &["data", "curate", &recipe, "--out", &out]);
+        // Nothing half-written is taken for whole: the folder is there with all of it, or not.
+        let finished = Path::new(&out).exists();
+        assert_eq!(
+            Path::new(&out).join("manifest.json").exists(),
+            finished,
+            "{moment}"
+        );
+        assert_eq!(print(&out), expected, "{moment}");
+        for shard in expected["shards"].as_array().unwrap() {
+            let file = shard["file"].as_str().unwrap();
+            let read = |pool: &str| std::fs::read(Path::new(pool).join(file)).unwrap();
+            assert!(read(&out) == read(&whole), "{moment}: {file}");
+        }
+        assert!(!folder.path().join(format!("{name}.partial")).exists());
+    }
+}
