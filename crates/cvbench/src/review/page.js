@@ -177,7 +177,7 @@ for (let place = 0; place < 6; place++)
   };
 
 // Keys wait for those before them, so that none is lost while a decision is saved. A key that opens a
-// field may wait too; what is typed meanwhile is text and no command, and is put into the field.
+// field may wait too: what is typed meanwhile is kept, and goes where it would have gone.
 const OPENERS = ["g", "w", "q", "c"];
 let queue = Promise.resolve(), waiting = 0, typed = null;
 
@@ -190,16 +190,33 @@ function enqueue(task) {
 }
 
 function act(key) {
-  if (waiting && OPENERS.includes(key)) typed = "";
+  if (waiting && OPENERS.includes(key)) typed = [];
   enqueue(async () => {
     const action = (mending ? MENDING : ACTIONS)[key];
     if (action) await action();
-    if (typed === null || !OPENERS.includes(key)) return;
-    const field = document.activeElement;
-    if (field.matches("input, textarea")) field.value += typed;
-    typed = null;
-    readFields();
+    if (typed && OPENERS.includes(key)) replay();
   });
+}
+
+/** Whether keys are text here; a field of a dialog that was just closed may still have the focus. */
+function isField(element) {
+  const dialog = element.closest("dialog");
+  return element.matches("input, textarea") && (!dialog || dialog.open);
+}
+
+function replay() {
+  const keys = typed;
+  typed = null;
+  for (const key of keys) {
+    const field = document.activeElement;
+    if (typed) typed.push(key);
+    else if (!isField(field)) act(key);
+    else if (key.length === 1) field.value += key;
+    else if (key === "Backspace") field.value = field.value.slice(0, -1);
+    else if (key === "Enter" && field.matches("textarea")) field.value += "\n";
+    else inField({ target: field, key, preventDefault() {} });
+  }
+  readFields();
 }
 
 function inField(event) {
@@ -225,13 +242,11 @@ function inField(event) {
 }
 
 addEventListener("keydown", (event) => {
-  if (typed !== null) {
-    if (event.key.length === 1) typed += event.key;
+  if (typed) {
+    typed.push(event.key);
     return event.preventDefault();
   }
-  // A field of a dialog that was just closed may still have the focus.
-  const dialog = event.target.closest("dialog");
-  if (event.target.matches("input, textarea") && (!dialog || dialog.open)) return inField(event);
+  if (isField(event.target)) return inField(event);
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("button") && (event.key === "Enter" || event.key === " ")) return;
   if (!ACTIONS[event.key] && !MENDING[event.key]) return;
