@@ -5,6 +5,10 @@ mod common;
 #[path = "../../engine/tests/loopback/mod.rs"]
 mod loopback;
 #[path = "common/training.rs"]
+#[allow(
+    dead_code,
+    reason = "every test file takes what it needs of this module"
+)]
 mod training;
 
 use std::process::{Command, Stdio};
