@@ -1,4 +1,5 @@
 //! `data`: the golden pool through the real binary.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

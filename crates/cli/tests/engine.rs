@@ -56,7 +56,7 @@ fn a_pool_is_trained_on() {
     let folder = ground.path("engine");
     opabinia(&["engine", "run", &plan, "--folder", folder.to_str().unwrap()]).ok();
     let files = format!("data.files=[{:?}]", pool.join("samples.jsonl"));
-    let images = format!("data.images={:?}", pool);
+    let images = format!("data.images={pool:?}");
     let on_pool = ["--set", &files, "--set", &images, "--set", "data.max_bad=0"];
     let dry = ground
         .train("align", &[&["--dry-run"], &on_pool[..]].concat())

@@ -1,4 +1,5 @@
 //! Formats there and back: what was said by samples, and their pictures, survive.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 

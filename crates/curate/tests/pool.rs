@@ -1,4 +1,5 @@
 //! The golden pool, from its file to the counts of every step, through the public API.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -276,11 +276,10 @@ fn default_folder(candidate: &Candidate<'_>, items: &Items) -> PathBuf {
 pub fn table(summary: &Summary) -> String {
     let mut table = summary.table();
     for (cells, row) in table.rows.iter_mut().zip(&summary.rows) {
-        if row.task.is_some() {
-            if let Some(name) = cells.first_mut() {
+        if row.task.is_some()
+            && let Some(name) = cells.first_mut() {
                 name.insert_str(0, "  ");
             }
-        }
     }
     for column in 1..table.header.len() {
         let cells = || table.rows.iter().chain([&table.header]);
