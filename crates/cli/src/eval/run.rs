@@ -277,9 +277,10 @@ pub fn table(summary: &Summary) -> String {
     let mut table = summary.table();
     for (cells, row) in table.rows.iter_mut().zip(&summary.rows) {
         if row.task.is_some()
-            && let Some(name) = cells.first_mut() {
-                name.insert_str(0, "  ");
-            }
+            && let Some(name) = cells.first_mut()
+        {
+            name.insert_str(0, "  ");
+        }
     }
     for column in 1..table.header.len() {
         let cells = || table.rows.iter().chain([&table.header]);
