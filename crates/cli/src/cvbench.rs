@@ -1,21 +1,18 @@
 //! `cvbench`: questions out of annotations, their review by people, and their score.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use opabinia_cvbench::review::{Decisions, Review, serve};
 use opabinia_cvbench::score::{ScoreOptions, Scores, read_answers, score};
 use opabinia_cvbench::source::{Family, Part, SourceSpec};
-use opabinia_cvbench::{
-    CvBenchError, Progress, Published, Report, Rules, Spread, build, revise, summarise,
-};
+use opabinia_cvbench::{CvBenchError, Published, Report, Rules, Spread, build, revise, summarise};
 use opabinia_eval::benchmark::PictureStore;
 use opabinia_eval::scorer::Protocol;
 
 use crate::failure::Failure;
+use crate::progress::Stages;
 use crate::{Outcome, output};
 
 /// Faults that are shown; the report lists all.
@@ -98,13 +95,15 @@ impl Build {
             None => Rules::default(),
         };
         rules.seed = self.seed.unwrap_or(rules.seed);
-        let mut shown = Shown::new();
+        let shown = Stages::new();
         let built = build(
             &self.sources(),
             &rules,
             &self.out,
             self.force,
-            &mut |progress| shown.update(progress),
+            &mut |progress| {
+                shown.update(progress.what, progress.done as u64, progress.total as u64);
+            },
         );
         shown.finish();
         let built = built.map_err(explained)?;
@@ -244,47 +243,6 @@ fn spread(spread: &Spread) -> String {
         "right letters",
     ];
     output::table(&header, &rows)
-}
-
-/// Progress: a bar on a terminal, a line for every stage elsewhere.
-struct Shown {
-    bar: Option<ProgressBar>,
-    stage: &'static str,
-}
-
-impl Shown {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            let template = "{msg:20} {bar:24} {pos}/{len}  {per_sec}  {eta} left";
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
-        Self { bar, stage: "" }
-    }
-
-    fn update(&mut self, progress: Progress) {
-        if let Some(bar) = &self.bar {
-            if self.stage != progress.what {
-                bar.reset();
-            }
-            bar.set_message(progress.what);
-            bar.set_length(progress.total as u64);
-            bar.set_position(progress.done as u64);
-        }
-        self.stage = progress.what;
-        if self.bar.is_none() && progress.done == progress.total {
-            output::note(&format!("{}: {}", progress.what, progress.total));
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 /// Show how the questions of a CV-Bench are spread.

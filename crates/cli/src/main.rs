@@ -26,6 +26,7 @@ mod load;
 mod memory;
 mod output;
 mod parity;
+mod progress;
 mod pull;
 mod shipped;
 mod train;

@@ -1,12 +1,11 @@
 //! `world`: pictures with exact ground truth, and questions about them.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use opabinia_world::conversation::Forms;
 use opabinia_world::make::{self, MakeError, MakeOptions, MakeReport, Mix, Progress, Split};
 use opabinia_world::question::{Question, Task, several};
@@ -16,6 +15,7 @@ use opabinia_world::{PictureOptions, SIDES, Subject, caption, draw};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::progress::bar;
 use crate::{Outcome, output};
 
 /// The verbs of `world`.
@@ -210,14 +210,7 @@ const WORTH_A_LINE: usize = 1000;
 
 impl Shown {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            let template = "{bar:24} {pos}/{len} pictures  {per_sec}  {eta} left";
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
+        let bar = bar("{bar:24} {pos}/{len} pictures  {per_sec}  {eta} left");
         Self {
             bar,
             tenths: AtomicUsize::new(0),

@@ -5,10 +5,11 @@
 //! pairs have it) and compares by cosine. Encoders of this program have no text side, so there is no local one.
 //! Without `[agreement]` in the plan the check is skipped, and the manifest says so.
 
-use opabinia_endpoint::{data_url, key_of, service_url};
+use opabinia_endpoint::{data_url, service_url};
 use opabinia_image::{Filter, ImageSource, load, resize};
 use serde_json::{Value, json};
 
+use crate::ask::bearer;
 use crate::error::{EngineError, Failure, Fault};
 use crate::outside::{Asker, Outside};
 use crate::picture::limits;
@@ -49,17 +50,11 @@ impl<'a> EncoderPair<'a> {
                 url: table.url.clone(),
             }
         })?;
-        let key = table
-            .key_variable
-            .as_deref()
-            .filter(|_| !replay)
-            .map(key_of)
-            .transpose()?;
         Ok(Self {
             table,
             pictures,
             url,
-            secret: key.map(Secret::Bearer),
+            secret: bearer(table.key_variable.as_deref(), replay)?,
         })
     }
 

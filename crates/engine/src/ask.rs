@@ -34,6 +34,12 @@ pub(crate) struct OpenAi<'a> {
     secret: Option<Secret>,
 }
 
+/// The key of a service from its environment variable; none in a replay, where nobody is asked.
+pub(crate) fn bearer(variable: Option<&str>, replay: bool) -> Result<Option<Secret>, EngineError> {
+    let key = variable.filter(|_| !replay).map(key_of).transpose()?;
+    Ok(key.map(Secret::Bearer))
+}
+
 impl<'a> OpenAi<'a> {
     /// `replay`: no key is needed, since nobody is asked.
     pub(crate) fn new(table: &'a LlmTable, replay: bool) -> Result<Self, EngineError> {
@@ -41,16 +47,10 @@ impl<'a> OpenAi<'a> {
             chat_url(&table.url).ok_or_else(|| opabinia_endpoint::EndpointError::Address {
                 url: table.url.clone(),
             })?;
-        let key = table
-            .key_variable
-            .as_deref()
-            .filter(|_| !replay)
-            .map(key_of)
-            .transpose()?;
         Ok(Self {
             table,
             url,
-            secret: key.map(Secret::Bearer),
+            secret: bearer(table.key_variable.as_deref(), replay)?,
         })
     }
 }

@@ -8,18 +8,16 @@ mod stats;
 mod steps;
 mod why;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use opabinia_curate::Watch;
 use opabinia_curate::look::Files;
 use opabinia_curate::recipe::SourcesFile;
-use opabinia_curate::{Progress, Watch};
 
 use crate::failure::Failure;
-use crate::{Outcome, interrupt, output};
+use crate::progress::Stages;
+use crate::{Outcome, interrupt};
 
 /// The verbs of `data`.
 #[derive(Subcommand)]
@@ -102,71 +100,17 @@ impl FilesArgs {
     }
 }
 
-/// A bar on a terminal; elsewhere a line for every tenth of a stage.
-struct Shown {
-    bar: Option<ProgressBar>,
-    last: Mutex<(&'static str, u64)>,
-}
-
-impl Shown {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            match ProgressStyle::with_template(
-                "{msg:8} {bar:24} {pos}/{len}  {per_sec}  {eta} left",
-            ) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
-        Self {
-            bar,
-            last: Mutex::default(),
-        }
-    }
-
-    fn update(&self, progress: Progress) {
-        let Progress { stage, done, total } = progress;
-        let Ok(mut last) = self.last.lock() else {
-            return;
-        };
-        let now = (stage, 10 * done / total.max(1));
-        let moved = last.0 != now.0 || last.1 < now.1;
-        match &self.bar {
-            Some(bar) => {
-                if last.0 != now.0 {
-                    bar.reset();
-                }
-                bar.set_message(stage);
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-            None if moved => output::note(&format!("{stage}: {done}/{total}")),
-            None => {}
-        }
-        if moved {
-            *last = now;
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 /// Runs something long under the eyes of whoever started it.
 fn watched<T>(
     quiet: bool,
     work: impl FnOnce(&Watch<'_>) -> Result<T, opabinia_curate::CurateError>,
 ) -> Result<T, Failure> {
     interrupt::watch()?;
-    let shown = (!quiet).then(Shown::new);
+    let shown = (!quiet).then(Stages::new);
     let done = work(&Watch {
         progress: &|progress| {
             if let Some(shown) = &shown {
-                shown.update(progress);
+                shown.update(progress.stage, progress.done, progress.total);
             }
         },
         cancelled: &interrupt::asked,

@@ -1,12 +1,12 @@
 //! Progress of an evaluation: a bar on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use opabinia_eval::Progress;
 
 use crate::output;
+use crate::progress::bar;
 use crate::watch::time;
 
 /// Time between plain lines.
@@ -21,14 +21,7 @@ pub struct Bar {
 
 impl Bar {
     pub fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} questions  {msg}");
-            let bar = ProgressBar::new(0);
-            match style {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
+        let bar = bar("{bar:24} {pos}/{len} questions  {msg}");
         Self {
             bar,
             start: Instant::now(),
