@@ -7,7 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use opabinia_cvbench::review::{Decisions, Review, serve};
 use opabinia_cvbench::score::{ScoreOptions, Scores, read_answers, score};
 use opabinia_cvbench::source::{Family, Part, SourceSpec};
-use opabinia_cvbench::{CvBenchError, Published, Report, Rules, Spread, build, revise, summarise};
+use opabinia_cvbench::{
+    CvBenchError, DECISIONS, Published, Report, Rules, Spread, build, revise, summarise,
+};
 use opabinia_eval::benchmark::PictureStore;
 use opabinia_eval::scorer::Protocol;
 
@@ -168,6 +170,9 @@ fn of_world(root: &std::path::Path) -> Vec<SourceSpec> {
 fn explained(error: CvBenchError) -> Failure {
     let hint = match &error {
         CvBenchError::Exists { .. } => "`--force` replaces it",
+        CvBenchError::Reviewed { .. } => {
+            "write to another folder, or move `review.sqlite` away and name it with `--decisions`"
+        }
         CvBenchError::NoSources => {
             "name some: `--world`, `--coco`, `--ade20k`, `--omni3d`; see `opabinia cvbench build --help`"
         }
@@ -280,12 +285,20 @@ struct Reviewed {
 impl Reviewed {
     /// The questions with their pictures, and the decisions. Pictures that are inside Parquet files are
     /// unpacked beside the decisions.
-    fn open(&self) -> Result<(Published, Decisions), Failure> {
+    ///
+    /// A review makes its database; what reads decisions must not take a wrong name for an empty one.
+    fn open(&self, make: bool) -> Result<(Published, Decisions), Failure> {
         let mut questions = Published::read(&self.questions).map_err(explained)?;
         let path = match &self.decisions {
             Some(path) => path.clone(),
-            None => questions.root().join("review.sqlite"),
+            None => questions.root().join(DECISIONS),
         };
+        if !make && !path.is_file() {
+            return Err(
+                Failure::new(format!("there are no decisions in {}", path.display()))
+                    .hint("`opabinia cvbench review` makes them; `--decisions FILE` names others"),
+            );
+        }
         let mut store = PictureStore::Folder(path.with_extension("pictures"));
         questions.store_pictures(&mut store)?;
         let decisions = Decisions::open(&path, &questions).map_err(explained)?;
@@ -311,13 +324,15 @@ pub struct ReviewVerb {
 
 impl ReviewVerb {
     fn run(self) -> Outcome {
-        let (questions, decisions) = self.reviewed.open()?;
+        let (questions, decisions) = self.reviewed.open(self.export.is_none())?;
         if let Some(path) = &self.export {
             let mut lines = Vec::new();
             decisions.export(&mut lines)?;
             match path.to_str() {
                 Some("-") => output::piece(&String::from_utf8_lossy(&lines)),
-                _ => std::fs::write(path, lines)?,
+                _ => std::fs::write(path, lines).map_err(|error| {
+                    Failure::new(format!("cannot write {}: {error}", path.display()))
+                })?,
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -355,7 +370,7 @@ pub struct Revise {
 
 impl Revise {
     fn run(self) -> Outcome {
-        let (questions, decisions) = self.reviewed.open()?;
+        let (questions, decisions) = self.reviewed.open(false)?;
         let revised = revise(
             &questions,
             &decisions,

@@ -134,6 +134,22 @@ fn a_world_is_built_shown_and_scored() {
 }
 
 #[test]
+fn decisions_of_people_are_never_deleted_and_never_invented() {
+    let ground = Ground::new();
+    // A slash at the end is how a shell completes the name of a folder.
+    ground.build("bench/", &[]).ok();
+    ground.build("bench/", &["--force"]).ok();
+    let (bench, out) = (ground.path("bench"), ground.path("out"));
+    assert!(Path::new(&bench).join("report.json").is_file());
+    opabinia(&["cvbench", "revise", &bench, &out])
+        .fails_with(1, &["there are no decisions", "review.sqlite", "hint:"]);
+    fs::write(Path::new(&bench).join("review.sqlite"), "").unwrap();
+    ground
+        .build("bench", &["--force"])
+        .fails_with(1, &["holds the decisions of a review"]);
+}
+
+#[test]
 fn wrong_arguments_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| text(&folder.path().join(name));

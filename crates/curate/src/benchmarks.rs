@@ -85,7 +85,8 @@ impl Benchmarks {
 
     fn add(&mut self, question: &str) {
         let plain = words(question);
-        if plain.split(' ').count() >= self.min_words {
+        // A sample that says nothing but its picture is in no benchmark.
+        if !plain.is_empty() && plain.split(' ').count() >= self.min_words {
             self.questions.insert(plain);
         }
     }

@@ -87,7 +87,7 @@ pub enum CurateError {
     #[error(transparent)]
     Data(#[from] opabinia_data::DataError),
     /// Somebody asked for an end.
-    #[error("interrupted; the same command goes on from here")]
+    #[error("interrupted")]
     Interrupted,
 }
 

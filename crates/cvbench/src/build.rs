@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use opabinia_eval::in_full;
 use opabinia_image::{ImageLimits, ImageSource, RgbImage, load};
 use rayon::prelude::*;
 
@@ -173,7 +174,7 @@ fn check(
 fn decoded(picture: &Annotated) -> Result<RgbImage, String> {
     let source = ImageSource::File(picture.path.clone());
     let pixels = load(&source, &ImageLimits::default());
-    let pixels = pixels.map_err(|error| with_causes(&error))?;
+    let pixels = pixels.map_err(|error| in_full(&error))?;
     let size = (picture.width, picture.height);
     if pixels.size() == size {
         return Ok(pixels);
@@ -183,16 +184,6 @@ fn decoded(picture: &Annotated) -> Result<RgbImage, String> {
         "it has {width} × {height} pixels, its annotations are about {} × {}",
         size.0, size.1
     ))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 fn compose(choices: &[(Task, Choice)], pictures: &[Annotated], rules: &Rules) -> Vec<Composed> {

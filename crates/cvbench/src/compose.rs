@@ -20,7 +20,7 @@ use crate::source::{Annotated, Family, Instance};
 use crate::stream::stream;
 use crate::wording;
 
-/// Fewest and most options of a count, as in the published questions.
+/// How many options a count may have, as in the published questions.
 const COUNT_OPTIONS: [usize; 3] = [4, 5, 6];
 
 /// A question, and what is drawn into its picture.

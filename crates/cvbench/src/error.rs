@@ -83,6 +83,12 @@ pub enum CvBenchError {
         /// The folder.
         path: PathBuf,
     },
+    /// The output folder holds decisions of people.
+    #[error("{} holds the decisions of a review, so it is not replaced", path.display())]
+    Reviewed {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The output folder holds something that this program did not build.
     #[error("{} holds other files than a CV-Bench, so it is not replaced", path.display())]
     NotOurs {

@@ -49,3 +49,4 @@ pub use report::{Cell, Report, Spread, summarise};
 pub use revise::{Revised, revise};
 pub use rules::{Anchor, Plural, Rules};
 pub use select::Fate;
+pub use write::DECISIONS;

@@ -133,12 +133,9 @@ impl Published {
 
     /// The picture's own file, if there is one inside the folder.
     fn file(&self, question: &Question) -> Option<PathBuf> {
-        let name = Path::new(&question.filename);
-        let inside = name
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
+        let name = &question.filename;
         let path = self.root.join(name);
-        (inside && !question.filename.is_empty() && path.is_file()).then_some(path)
+        (is_inside(name) && !name.is_empty() && path.is_file()).then_some(path)
     }
 
     /// The folder.
@@ -205,6 +202,19 @@ fn question(row: &Row) -> Result<Question, String> {
         target_size: row.get("target_size").and_then(number),
         bbox: row.get("bbox").and_then(boxes),
     };
+    if question.dimension != question.task.dimension() {
+        return Err(format!(
+            "its type is `{}`, and its task is one of `{}`",
+            question.dimension,
+            question.task.dimension()
+        ));
+    }
+    if !question.filename.is_empty() && !is_inside(&question.filename) {
+        return Err(format!(
+            "its file `{}` is outside of the folder",
+            question.filename
+        ));
+    }
     if question.right().is_none() {
         let options = question.choices.len();
         let answer = &question.answer;
@@ -213,6 +223,13 @@ fn question(row: &Row) -> Result<Question, String> {
         ));
     }
     Ok(question)
+}
+
+/// Whether a name of a file cannot leave the folder that it is joined to.
+fn is_inside(name: &str) -> bool {
+    Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn text(cell: &Cell) -> Option<String> {

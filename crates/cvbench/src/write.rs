@@ -32,6 +32,8 @@ pub(crate) const GROUP: usize = 64;
 pub(crate) const PARTS: [(&str, &str); 2] = [("2D", "test_2d"), ("3D", "test_3d")];
 /// What was built and how.
 pub(crate) const REPORT: &str = "report.json";
+/// The decisions of a review, where no other place is given.
+pub const DECISIONS: &str = "review.sqlite";
 /// What a review left.
 pub(crate) const REVISION: &str = "revision.json";
 
@@ -46,6 +48,8 @@ pub(crate) struct Target {
 impl Target {
     /// Begins a folder; one that is there is replaced only if `replace` and it is a CV-Bench.
     pub fn begin(path: &Path, replace: bool) -> Result<Self, CvBenchError> {
+        // `OUT/` is `OUT`: what is being written lies beside it, not inside.
+        let path: &Path = &path.components().collect::<PathBuf>();
         if is_filled(path) {
             if !replace {
                 return Err(CvBenchError::Exists { path: path.into() });
@@ -54,9 +58,12 @@ impl Target {
             if ours == [false; 2] {
                 return Err(CvBenchError::NotOurs { path: path.into() });
             }
+            if path.join(DECISIONS).exists() {
+                return Err(CvBenchError::Reviewed { path: path.into() });
+            }
         }
         let mut name = path.as_os_str().to_owned();
-        name.push(".part");
+        name.push(format!(".{}.part", std::process::id()));
         let part = PathBuf::from(name);
         if part.exists() {
             fs::remove_dir_all(&part).map_err(CvBenchError::write(&part))?;

@@ -11,6 +11,9 @@ use crate::plan::Plan;
 use crate::store::{Archived, Cost, Store};
 use crate::web::{Answer, Client, Purpose, Request};
 
+/// No answer has more tokens, whatever a server says.
+const MOST_TOKENS: u64 = 1 << 32;
+
 /// The web behind an archive, or the archive alone.
 pub(crate) struct Outside<'a> {
     pub plan: &'a Plan,
@@ -51,10 +54,8 @@ impl<'a> Outside<'a> {
         let mut known = None;
         match self.store.archived(&key)? {
             Some(Archived::Answer(answer)) => {
-                let volatile = matches!(
-                    request.purpose,
-                    Purpose::Page | Purpose::Picture | Purpose::Service
-                );
+                // What was posted, to a model or to an encoder pair, is no page that may change.
+                let volatile = request.body.is_none();
                 if !(self.refresh && volatile) {
                     return Ok(answer);
                 }
@@ -133,9 +134,13 @@ impl<'a> Outside<'a> {
     fn cost(&self, answer: &Answer, estimate: Cost) -> (Cost, bool) {
         let body = String::from_utf8_lossy(&answer.body);
         let said = opabinia_endpoint::read_answer(&body, 1).ok();
-        let usage = said
-            .as_ref()
-            .and_then(|said| Some((said.prompt_tokens?, said.completion_tokens?)));
+        let usage = said.as_ref().and_then(|said| {
+            let limited = |tokens: u64| tokens.min(MOST_TOKENS);
+            Some((
+                limited(said.prompt_tokens?),
+                limited(said.completion_tokens?),
+            ))
+        });
         let (tokens_in, tokens_out) = usage.unwrap_or_else(|| {
             let words = said.as_ref().map_or(0, |said| said.text.len() as u64);
             (estimate.tokens_in, words.div_ceil(3))

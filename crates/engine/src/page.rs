@@ -25,8 +25,11 @@ pub fn sample_page(folder: &Path, count: usize, seed: u64) -> Result<String, Eng
     let text = std::fs::read_to_string(&path).map_err(EngineError::io("read the pool", &path))?;
     let mut samples: Vec<Value> = text
         .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+        .map(|line| {
+            serde_json::from_str(line)
+                .map_err(|error| EngineError::Damaged(format!("{}: {error}", path.display())))
+        })
+        .collect::<Result<_, _>>()?;
     let all = samples.len();
     samples.sort_by_cached_key(|sample| {
         <[u8; 32]>::from(Sha256::digest(format!("{seed} {}", sample["id"])))

@@ -139,6 +139,7 @@ impl Plan {
         same.llm.price_out = 0.0;
         same.llm.timeout_seconds = LlmTable::default().timeout_seconds;
         same.llm.key_variable = None;
+        same.search.google_key_variable = SearchTable::default().google_key_variable;
         same.filters = FiltersTable::default();
         // Jobs are known by their field, and by the pair that checks them: more of them may come.
         same.agreement = None;

@@ -45,7 +45,7 @@ mod vision;
 pub use candidate::{Candidate, Who};
 pub use description::{Invocation, RunDescription, SetDescription, Way};
 pub use diff::{RunDiff, SetDiff, diff};
-pub use error::EvalError;
+pub use error::{EvalError, in_full};
 pub use figure::{Figure, Scale, Score};
 pub use interval::{Interval, wilson, wilson_of};
 pub use items::{Item, ItemSet, Items, Rules};

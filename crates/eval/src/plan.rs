@@ -30,7 +30,8 @@ impl Shard {
 
     /// Whether a place is in this part: parts are ranges, as even as can be.
     fn has(self, place: usize, places: usize) -> bool {
-        place * self.count / places.max(1) == self.index
+        let part = place as u128 * self.count as u128 / places.max(1) as u128;
+        part == self.index as u128
     }
 }
 
@@ -287,6 +288,11 @@ mod tests {
             assert_eq!(parts(count).concat(), (0..7).collect::<Vec<_>>());
         }
         assert_eq!(select(set, Some(4), Shard::WHOLE), [0, 1, 2, 3]);
+        let many = Shard {
+            index: 0,
+            count: usize::MAX,
+        };
+        assert_eq!(select(set, None, many), [0, 1], "the first picture");
         let second = Shard { index: 1, count: 2 };
         assert_eq!(
             select(set, Some(4), second),

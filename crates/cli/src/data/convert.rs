@@ -13,7 +13,7 @@ use crate::{Outcome, output};
 /// Turn files of other formats into lines of samples, or lines into other formats.
 ///
 /// Read are JSON lines, arrays of JSON, ShareGPT and chat messages, Parquet with pictures inside, and
-/// WebDataset tar files, each plain or compressed with gzip or Zstandard. The bytes decide, not the name.
+/// WebDataset tar files, all but Parquet also inside of gzip or Zstandard. The bytes decide, not the name.
 #[derive(Args)]
 pub struct Convert {
     /// Files, in order.
@@ -29,7 +29,7 @@ pub struct Convert {
     #[arg(long)]
     images: Option<PathBuf>,
     /// Samples of a shard.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     shard_samples: u64,
     /// Print what came of it as JSON.
     #[arg(long)]

@@ -48,7 +48,12 @@ impl Show {
             Some(root) => PictureFolder::open(root, ImageLimits::default())?.load(&sample)?,
             None => None,
         };
-        let runs = match self.tokens.masker()? {
+        let masker = if self.mask {
+            self.tokens.masker()?
+        } else {
+            None
+        };
+        let runs = match masker {
             None => None,
             Some(masker) => {
                 let tokens = masker.tokenize(&sample, self.tokens.visual_tokens())?;

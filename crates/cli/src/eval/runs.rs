@@ -16,7 +16,7 @@ pub struct Merge {
     /// Folders of runs of one model.
     #[arg(required = true, value_name = "FOLDER")]
     runs: Vec<PathBuf>,
-    /// Folder of the whole; it must not exist.
+    /// Folder of the whole; it must not exist, or be empty.
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// The summary as one JSON object on standard output, instead of the table.

@@ -66,7 +66,7 @@ pub struct Converted {
 ///
 /// # Errors
 /// If an input cannot be read to its end, the output cannot be written, or somebody asked for an end;
-/// what was written by then is thrown away.
+/// what was written by then is thrown away by the next try.
 pub fn convert(
     conversion: &Conversion,
     out: &Path,

@@ -52,6 +52,12 @@ pub fn read(path: &Path, sink: Sink<'_>) -> Result<(), CurateError> {
     let mut head = vec![0; TAR_MAGIC + 5];
     let there = read_some(&mut reader, &mut head).map_err(io())?;
     head.truncate(there);
+    if head.starts_with(b"PAR1") {
+        return Err(CurateError::Format {
+            path: path.to_owned(),
+            problem: "it is Parquet inside of gzip or Zstandard; unpack it first".to_owned(),
+        });
+    }
     let is_tar = head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar");
     let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
     let is_array = text.trim_ascii_start().first() == Some(&b'[');

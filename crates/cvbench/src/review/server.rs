@@ -17,6 +17,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use opabinia_eval::in_full;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -122,13 +123,7 @@ impl From<CvBenchError> for Refused {
             CvBenchError::Decision { .. } => 422,
             _ => 500,
         };
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self(status, text)
+        Self(status, in_full(&error))
     }
 }
 

@@ -19,11 +19,11 @@ impl Plan {
         if self.llm.model.is_empty() {
             return say("llm.model", "the name of a model");
         }
-        if self.llm.tries == 0 || self.llm.max_tokens == 0 || !positive(self.llm.timeout_seconds) {
-            return say(
-                "llm.tries`, `llm.max_tokens` and `llm.timeout_seconds",
-                "above 0",
-            );
+        if self.llm.tries == 0 || self.llm.max_tokens == 0 {
+            return say("llm.tries` and `llm.max_tokens", "above 0");
+        }
+        if !(1e-6..1e6).contains(&self.llm.timeout_seconds) {
+            return say("llm.timeout_seconds", "above 0, and below a million");
         }
         let price = |price: f64| price.is_finite() && price >= 0.0;
         if !price(self.llm.price_in) || !price(self.llm.price_out) {
@@ -38,7 +38,10 @@ impl Plan {
                 "given where `budget.money` is",
             );
         }
-        if url::Url::parse(&self.wiki.api).is_err() {
+        let on_the_web = |text: &str| {
+            url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        };
+        if !on_the_web(&self.wiki.api) {
             return say(
                 "wiki.api",
                 "an address such as `https://en.wikipedia.org/w/api.php`",
@@ -49,6 +52,27 @@ impl Plan {
         }
         if self.search.provider == Finder::Google && self.search.google_engine.is_empty() {
             return say("search.google_engine", "the identifier of a search engine");
+        }
+        if self.search.provider == Finder::Google && !on_the_web(&self.search.google_url) {
+            return say("search.google_url", "an address with http or https");
+        }
+        if let Some(pair) = &self.agreement {
+            if opabinia_endpoint::service_url(&pair.url, "/embeddings").is_none() {
+                return say(
+                    "agreement.url",
+                    "an address such as `http://localhost:7997/v1`",
+                );
+            }
+            if pair.model.is_empty() {
+                return say("agreement.model", "the name of an encoder pair");
+            }
+            let cosine = |value: f64| (-1.0..=1.0).contains(&value);
+            if !cosine(pair.min_caption) || !cosine(pair.min_question) {
+                return say(
+                    "agreement.min_caption` and `agreement.min_question",
+                    "-1 to 1",
+                );
+            }
         }
         if self.topics.subfields == 0 || self.topics.topics == 0 {
             return say("topics.subfields` and `topics.topics", "1 or more");
@@ -78,8 +102,11 @@ impl Plan {
             .values()
             .map(|rate| (rate.per_second, rate.concurrent));
         for (per_second, concurrent) in rates.chain([(web.per_second, web.concurrent)]) {
-            if !positive(per_second) || concurrent == 0 {
-                return say("per_second` and `concurrent", "above 0");
+            if !(1e-6..=1e9).contains(&per_second) || concurrent == 0 {
+                return say(
+                    "per_second` and `concurrent",
+                    "above 0: a millionth per second is the least",
+                );
             }
         }
         let waits = [

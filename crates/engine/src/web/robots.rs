@@ -25,7 +25,7 @@ impl Robots {
     pub(super) fn parse(text: &str, agent: &str) -> Self {
         let (mut ours, mut all) = (Self::default(), Self::default());
         let (mut for_us, mut for_all, mut in_names, mut named) = (false, false, false, false);
-        for line in text.lines() {
+        for line in text.trim_start_matches('\u{feff}').lines() {
             let line = line.split('#').next().unwrap_or_default();
             let Some((key, value)) = line.split_once(':') else {
                 continue;
@@ -171,6 +171,12 @@ mod tests {
         assert!(!Robots::parse(text, "somebody").allows("/a.png"));
         assert!(Robots::parse("", "opabinia").allows("/"));
         assert!(!Robots::closed().allows("/x"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_group() {
+        let robots = Robots::parse("\u{feff}User-agent: *\nDisallow: /\n", "opabinia");
+        assert!(!robots.allows("/a"));
     }
 
     #[test]
