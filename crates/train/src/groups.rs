@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::optimizer::Rate;
+use crate::optimizer::{Rate, Rule};
 
 /// A part of the model that a recipe can speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,6 +103,8 @@ pub struct PartRate {
     pub lr: f64,
     /// Weight decay of its matrices.
     pub weight_decay: f64,
+    /// What its matrices move by.
+    pub matrices: Rule,
 }
 
 /// How all parts train.
@@ -152,6 +154,7 @@ impl PartRates {
             train,
             lr,
             weight_decay,
+            matrices,
         } = self.part(part);
         let frozen_base = self.decoder_adapters
             && matches!(part, Part::Decoder | Part::Embeddings | Part::Head)
@@ -163,8 +166,26 @@ impl PartRates {
             } else {
                 0.0
             },
+            rule: if is_hidden_matrix(name, shape) {
+                matrices
+            } else {
+                Rule::Adamw
+            },
         })
     }
+}
+
+/// Whether a parameter maps between hidden vectors. Tables of vectors (embeddings of tokens and
+/// positions, queries) and the output layer have two dimensions too, and do not.
+fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
+    let [rows, columns] = *shape else {
+        return false;
+    };
+    let table = ["embed", "query", "lm_head"];
+    rows > 1
+        && columns > 1
+        && name.ends_with(".weight")
+        && !table.iter().any(|word| name.contains(word))
 }
 
 /// Whether a parameter is a factor of a low-rank adapter (`lora.a`, `lora.b` beside the weight).
@@ -361,6 +382,7 @@ impl ReferenceGroups {
         Some(ReferenceGroup {
             index: 2 * usize::from(special.is_some()) + usize::from(!decays),
             rate: Rate {
+                rule: Rule::Adamw,
                 lr: special.map_or(self.arguments.learning_rate, |(_, lr)| lr),
                 weight_decay: if decays {
                     self.arguments.weight_decay
@@ -431,6 +453,7 @@ mod tests {
             train: part != Part::Encoders,
             lr: 1.0,
             weight_decay: 0.0,
+            matrices: Rule::Adamw,
         })
         .with_decoder_adapters();
         let trains = |name: &str| rates.rate(name, &[4, 4]).is_some();
@@ -446,6 +469,7 @@ mod tests {
             train: part == Part::Head,
             lr: 1.0,
             weight_decay: 0.0,
+            matrices: Rule::Adamw,
         });
         let parameters = [("norm.weight", vec![4]), ("head", vec![2, 3])];
         let parameters = parameters.map(|(path, shape)| (path.to_owned(), shape));
@@ -463,5 +487,33 @@ mod tests {
                 frozen
             })
         );
+    }
+
+    /// Of what has two dimensions, only maps between hidden vectors move by Muon.
+    #[test]
+    fn tables_are_no_hidden_matrices() {
+        let rates = PartRates::new(|_| PartRate {
+            train: true,
+            lr: 1.0,
+            weight_decay: 0.0,
+            matrices: Rule::Muon,
+        });
+        let rule = |name: &str, shape: &[usize]| rates.rate(name, shape).unwrap().rule;
+        for name in [
+            "model.layers.0.self_attn.q_proj.weight",
+            "model.vision_sampler_0.layers.0.cross_attn.q_proj.1.weight",
+            "model.mm_projector.0.weight",
+        ] {
+            assert_eq!(rule(name, &[4, 4]), Rule::Muon, "{name}");
+        }
+        assert_eq!(rule("model.layers.0.mlp.up_proj.bias", &[4]), Rule::Adamw);
+        assert_eq!(rule("model.mm_projector.2.weight", &[1, 4]), Rule::Adamw);
+        for name in [
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+            "model.vision_query",
+        ] {
+            assert_eq!(rule(name, &[4, 4]), Rule::Adamw, "{name}");
+        }
     }
 }

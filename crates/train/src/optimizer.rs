@@ -1,6 +1,6 @@
-//! AdamW over the named parameters of a module.
+//! AdamW, and Muon for matrices, over the named parameters of a module.
 //!
-//! Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) with bias correction, in the
+//! AdamW: decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) with bias correction, in the
 //! form and order of operations of PyTorch's `AdamW`, so that runs can be compared step by step:
 //!
 //! ```text
@@ -15,7 +15,10 @@
 //! names instead of identities, so that it can be read by anything that reads safetensors and goes
 //! on in another process. `t` counts the updates of each parameter, as in PyTorch: a step without a
 //! gradient (no picture in the batch) leaves the connector's moments and count alone.
+//!
+//! A parameter's [`Rate`] says by which [`Rule`] it moves; Muon's formula is in `muon.rs`.
 
+mod muon;
 pub(crate) mod plain;
 mod state;
 
@@ -26,12 +29,13 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::DType;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub use state::OptimizerError;
 
 use plain::{CHUNK, Writable};
 
-/// Constants of the optimizer.
+/// Constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the mean of gradients, β₁.
@@ -60,6 +64,19 @@ pub struct Rate {
     pub lr: f64,
     /// Decoupled weight decay λ.
     pub weight_decay: f64,
+    /// By which formula.
+    pub rule: Rule,
+}
+
+/// The formula that a parameter moves by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// AdamW, as the reference implementation.
+    #[default]
+    Adamw,
+    /// Muon; of parameters with two dimensions only, all others move by AdamW.
+    Muon,
 }
 
 impl Rate {
@@ -73,9 +90,9 @@ impl Rate {
     }
 }
 
-/// AdamW and what it remembers.
+/// The rules and what they remember.
 #[derive(Clone, Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     config: AdamWConfig,
     moments: BTreeMap<String, Moments>,
 }
@@ -89,8 +106,8 @@ struct Moments {
     shape: Vec<usize>,
     /// Mean of gradients, flat.
     first: Tensor<1>,
-    /// Mean of squared gradients, flat.
-    second: Tensor<1>,
+    /// Mean of squared gradients, flat; Muon has none.
+    second: Option<Tensor<1>>,
 }
 
 /// The constants of one update of one parameter.
@@ -104,7 +121,7 @@ struct Update {
     root_correction: f64,
 }
 
-impl AdamW {
+impl Optimizer {
     /// An optimizer that has seen nothing.
     #[must_use]
     pub fn new(config: AdamWConfig) -> Self {
@@ -149,9 +166,10 @@ impl AdamW {
     }
 
     /// The moments of a parameter, zero at first, with this update counted.
-    fn advance(&mut self, name: &str, shape: &[usize], device: &Device) -> Moments {
+    fn advance(&mut self, name: &str, shape: &[usize], rule: Rule, device: &Device) -> Moments {
+        let squares = rule == Rule::Adamw;
         let mut state = match self.moments.remove(name) {
-            Some(state) if state.shape == shape => state,
+            Some(state) if state.shape == shape && state.second.is_some() == squares => state,
             _ => {
                 let count: usize = shape.iter().product();
                 let zeros = || Tensor::zeros([count], (device, DType::F32));
@@ -159,7 +177,7 @@ impl AdamW {
                     updates: 0,
                     shape: shape.to_vec(),
                     first: zeros(),
-                    second: zeros(),
+                    second: squares.then(zeros),
                 }
             }
         };
@@ -184,7 +202,7 @@ impl AdamW {
 /// Walks a module and changes its parameters.
 struct Stepper<'a, F> {
     path: Vec<String>,
-    optimizer: &'a mut AdamW,
+    optimizer: &'a mut Optimizer,
     gradients: &'a mut GradientsParams,
     rates: F,
 }
@@ -216,13 +234,31 @@ impl<F: Fn(&str) -> Option<Rate>> ModuleMapper for Stepper<'_, F> {
 
         let (shape, dtype) = (inner.dims(), inner.dtype());
         let count = shape.iter().product::<usize>();
-        let mut state = self.optimizer.advance(&name, &shape, &inner.device());
-        let update = self.optimizer.update(rate, state.updates);
+        let rule = if D == 2 { rate.rule } else { Rule::Adamw };
+        let mut state = self.optimizer.advance(&name, &shape, rule, &inner.device());
         let flat = inner.reshape([count]).cast(DType::F32);
         let gradient = gradient.reshape([count]).cast(DType::F32);
-        let (flat, first, second) = update.apply(flat, gradient, state.first, state.second);
-        state.first = first;
-        state.second = second;
+        let flat = match state.second.take() {
+            Some(second) => {
+                let update = self.optimizer.update(rate, state.updates);
+                let (flat, first, second) = update.apply(flat, gradient, state.first, second);
+                state.first = first;
+                state.second = Some(second);
+                flat
+            }
+            None => {
+                let matrix = |x: Tensor<1>| x.reshape([shape[0], shape[1]]);
+                let (value, momentum) = muon::update(
+                    matrix(flat),
+                    matrix(gradient),
+                    matrix(state.first),
+                    rate.lr,
+                    rate.weight_decay,
+                );
+                state.first = momentum.reshape([count]);
+                value.reshape([count])
+            }
+        };
         self.optimizer.moments.insert(name, state);
 
         let inner = flat.reshape(shape).cast(dtype);
@@ -356,7 +392,13 @@ mod tests {
     }
 
     fn rate(lr: f64, weight_decay: f64) -> impl Fn(&str) -> Option<Rate> {
-        move |_| Some(Rate { lr, weight_decay })
+        move |_| {
+            Some(Rate {
+                lr,
+                weight_decay,
+                rule: Rule::Adamw,
+            })
+        }
     }
 
     /// After one update both corrected moments are the gradient's own, so the step is `lr · sign`.
@@ -364,7 +406,8 @@ mod tests {
     fn the_first_step_is_the_rate_against_the_sign() {
         let layer = module([[1.0, 2.0]]);
         let mut gradients = gradient(&layer, [[0.5, -4.0]]);
-        let layer = AdamW::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.0));
+        let layer =
+            Optimizer::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.0));
         let got = weight(&layer);
         assert!((got[0] - 0.9).abs() < 1e-6 && (got[1] - 2.1).abs() < 1e-6);
         assert!(gradients.is_empty());
@@ -376,16 +419,43 @@ mod tests {
     fn decay_is_decoupled() {
         let layer = module([[1.0, 2.0]]);
         let mut gradients = gradient(&layer, [[0.0, 0.0]]);
-        let layer = AdamW::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.5));
+        let layer =
+            Optimizer::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.5));
         let got = weight(&layer);
         assert!((got[0] - 0.95).abs() < 1e-6 && (got[1] - 1.9).abs() < 1e-6);
+    }
+
+    /// Muon keeps a mean of gradients for matrices; a bias beside them moves by AdamW.
+    #[test]
+    fn muon_is_for_matrices() {
+        let device = Device::flex().autodiff();
+        let layer = Linear::new(2, 1, true, &device);
+        let mut gradients = gradient(&layer, [[3.0, 4.0]]);
+        let bias = layer.bias.as_ref().unwrap();
+        gradients.register(bias.id, Tensor::<1>::from_floats([1.0], &Device::flex()));
+        let before = weight(&layer);
+        let mut optimizer = Optimizer::new(AdamWConfig::default());
+        let layer = optimizer.step(layer, &mut gradients, |_| {
+            Some(Rate {
+                lr: 0.1,
+                weight_decay: 0.0,
+                rule: Rule::Muon,
+            })
+        });
+        let (after, length) = (weight(&layer), 0.1 * 0.2 * 2.0_f32.sqrt());
+        for (i, share) in [0.6, 0.8].into_iter().enumerate() {
+            let step = (before[i] - after[i]) / (length * share);
+            assert!((0.6..1.3).contains(&step), "{step}");
+        }
+        assert!(optimizer.moments["weight"].second.is_none());
+        assert!(optimizer.moments["bias"].second.is_some());
     }
 
     #[test]
     fn what_has_no_rate_stays_and_has_no_state() {
         let layer = module([[1.0, 2.0]]);
         let mut gradients = gradient(&layer, [[1.0, 1.0]]);
-        let mut optimizer = AdamW::new(AdamWConfig::default());
+        let mut optimizer = Optimizer::new(AdamWConfig::default());
         let layer = optimizer.step(layer, &mut gradients, |_| None);
         assert_eq!(weight(&layer), [1.0, 2.0]);
         assert_eq!(optimizer.names().len(), 0);
@@ -396,7 +466,8 @@ mod tests {
         let layer = module([[1.0, 2.0]]);
         let copy = layer.clone();
         let mut gradients = gradient(&layer, [[1.0, 1.0]]);
-        let layer = AdamW::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.0));
+        let layer =
+            Optimizer::new(AdamWConfig::default()).step(layer, &mut gradients, rate(0.1, 0.0));
         assert_eq!(weight(&copy), [1.0, 2.0]);
         assert_ne!(weight(&layer), [1.0, 2.0]);
     }
@@ -404,10 +475,11 @@ mod tests {
     #[test]
     fn the_fused_pass_is_the_formula() {
         let config = AdamWConfig::default();
-        let update = AdamW::new(config).update(
+        let update = Optimizer::new(config).update(
             Rate {
                 lr: 0.01,
                 weight_decay: 0.1,
+                rule: Rule::Adamw,
             },
             3,
         );

@@ -52,7 +52,7 @@ pub struct Recipe {
     pub data: DataTable,
     /// How many samples make a step.
     pub batch: BatchTable,
-    /// AdamW; every part of the stage is filled in.
+    /// Rules and rates; every part of the stage is filled in.
     pub optimizer: OptimizerTable,
     /// How long, and how rates change.
     pub schedule: ScheduleTable,
@@ -271,6 +271,7 @@ impl Recipe {
             train: table.train.unwrap_or(false),
             lr: table.lr.unwrap_or(self.optimizer.lr),
             weight_decay: table.weight_decay.unwrap_or(self.optimizer.weight_decay),
+            matrices: self.optimizer.matrices,
         }
     }
 

@@ -14,7 +14,7 @@ use opabinia_train::engine::replay::Bundle;
 use opabinia_train::engine::run_folder::{RunFolder, read_log};
 use opabinia_train::engine::{Ending, Length, Outcome, Settings, Surroundings, parameters, train};
 use opabinia_train::groups::{Assignment, PartRate, PartRates};
-use opabinia_train::optimizer::AdamWConfig;
+use opabinia_train::optimizer::{AdamWConfig, Rule};
 use opabinia_train::schedule::{Schedule, ScheduleKind};
 use opabinia_train::{BatchSize, LossSum, Metric, Task, TrainError};
 use rand::Rng;
@@ -125,6 +125,7 @@ fn settings(module: &Mlp) -> Settings {
         train: true,
         lr: 0.05,
         weight_decay: 0.01,
+        matrices: Rule::Adamw,
     });
     Settings {
         seed: 7,

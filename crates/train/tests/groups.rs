@@ -7,6 +7,7 @@ mod golden;
 use opabinia_train::groups::{
     Part, PartRate, PartRates, ProjectorAndSampler, ReferenceArguments, ReferenceGroups,
 };
+use opabinia_train::optimizer::Rule;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -77,6 +78,7 @@ impl Case {
             }
             .unwrap_or(self.args.learning_rate),
             weight_decay: self.args.weight_decay,
+            matrices: Rule::Adamw,
         })
     }
 }

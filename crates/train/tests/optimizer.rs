@@ -8,7 +8,7 @@ use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use opabinia_nn::Linear;
-use opabinia_train::optimizer::{AdamW, AdamWConfig, OptimizerError, Rate};
+use opabinia_train::optimizer::{AdamWConfig, Optimizer, OptimizerError, Rate, Rule};
 use opabinia_weights::Checkpoint;
 
 #[derive(Module, Debug)]
@@ -26,13 +26,14 @@ fn two(width: usize) -> Two {
 }
 
 /// One update of `fc1` with gradients of one.
-fn stepped(module: Two, optimizer: &mut AdamW) -> Two {
+fn stepped(module: Two, optimizer: &mut Optimizer) -> Two {
     let x = Tensor::<2>::ones([1, 3], &Device::flex().autodiff());
     let mut gradients =
         GradientsParams::from_grads(module.fc1.forward(x).sum().backward(), &module);
     optimizer.step(module, &mut gradients, |_| {
         Some(Rate {
             lr: 0.1,
+            rule: Rule::Adamw,
             weight_decay: 0.0,
         })
     })
@@ -40,15 +41,15 @@ fn stepped(module: Two, optimizer: &mut AdamW) -> Two {
 
 fn stored(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("optimizer.safetensors");
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer = Optimizer::new(AdamWConfig::default());
     let module = stepped(two(4), &mut optimizer);
     let _ = stepped(module, &mut optimizer);
     optimizer.save(&path).unwrap();
     path
 }
 
-fn load<M: Module>(path: &Path, module: &M) -> Result<AdamW, OptimizerError> {
-    AdamW::load(AdamWConfig::default(), path, module)
+fn load<M: Module>(path: &Path, module: &M) -> Result<Optimizer, OptimizerError> {
+    Optimizer::load(AdamWConfig::default(), path, module)
 }
 
 /// After two gradients of one, the means are 1 − 0.9² and 1 − 0.999².
@@ -146,10 +147,11 @@ fn reduced_parameters_keep_their_type() {
     module.weight = Param::from_tensor(Tensor::from_inner(half.clone()).require_grad());
     let mut gradients = GradientsParams::new();
     gradients.register(module.weight.id, half);
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer = Optimizer::new(AdamWConfig::default());
     let module = optimizer.step(module, &mut gradients, |_| {
         Some(Rate {
             lr: 0.5,
+            rule: Rule::Adamw,
             weight_decay: 0.0,
         })
     });

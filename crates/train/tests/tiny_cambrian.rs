@@ -21,7 +21,7 @@ use opabinia_model::{
 };
 use opabinia_nn::{FeatureGrid, Grid};
 use opabinia_train::clip::clip_global_norm;
-use opabinia_train::optimizer::{AdamW, AdamWConfig, Rate};
+use opabinia_train::optimizer::{AdamWConfig, Optimizer, Rate, Rule};
 use opabinia_weights::{Checkpoint, KeyMap, LoadOptions, load_into};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ impl Tiny {
 
     /// Trains a stage step by step, beside the reference.
     fn train(&self, mut network: Network, stage: &Stage, checkpointing: bool) -> Network {
-        let mut optimizer = AdamW::new(AdamWConfig::default());
+        let mut optimizer = Optimizer::new(AdamWConfig::default());
         for (step, expected) in stage.steps.iter().enumerate() {
             let (loss, mut gradients) = self.gradients(&network, checkpointing);
             near(loss, expected.loss, LOSS, &format!("loss of step {step}"));
@@ -203,6 +203,7 @@ impl Tiny {
                 };
                 Some(Rate {
                     lr,
+                    rule: Rule::Adamw,
                     weight_decay: 0.0,
                 })
             };

@@ -14,7 +14,7 @@ use burn::tensor::activation::log_softmax;
 use opabinia_llm::decoder::{NoHook, Step};
 use opabinia_llm::{Decoder, DecoderConfig, KvCache};
 use opabinia_train::clip::{clip_global_norm, global_norm};
-use opabinia_train::optimizer::{AdamW, AdamWConfig, Rate};
+use opabinia_train::optimizer::{AdamWConfig, Optimizer, Rate, Rule};
 use opabinia_train::schedule::{Schedule, ScheduleKind};
 use opabinia_weights::{Checkpoint, CheckpointWriter, LoadOptions, WeightDtype, load_into};
 use serde::Deserialize;
@@ -181,6 +181,7 @@ impl Trainer<'_> {
         });
         Rate {
             lr: settings.lr * factor,
+            rule: Rule::Adamw,
             weight_decay: if name.contains("norm") {
                 settings.weight_decay_on_norms
             } else {
@@ -189,7 +190,7 @@ impl Trainer<'_> {
         }
     }
 
-    fn step(&self, decoder: Decoder, optimizer: &mut AdamW, step: usize) -> Decoder {
+    fn step(&self, decoder: Decoder, optimizer: &mut Optimizer, step: usize) -> Decoder {
         let expected = &self.run.steps_f32[step];
         let said = format!("{}, step {step}", self.run.case);
         let (loss, mut gradients) = self.gradients(&decoder);
@@ -242,7 +243,7 @@ fn five_steps_equal_the_reference() {
             device: device.clone(),
         };
         let [beta1, beta2] = run.adamw.betas;
-        let mut optimizer = AdamW::new(AdamWConfig {
+        let mut optimizer = Optimizer::new(AdamWConfig {
             beta1,
             beta2,
             eps: run.adamw.eps,
@@ -272,12 +273,12 @@ fn stored_state_goes_on_as_if_nothing_had_happened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("optimizer.safetensors");
     let mut model = decoder(&golden.config, &device);
-    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let mut optimizer = Optimizer::new(AdamWConfig::default());
     for step in 0..2 {
         model = trainer.step(model, &mut optimizer, step);
     }
     optimizer.save(&path).unwrap();
-    let mut stored = AdamW::load(AdamWConfig::default(), &path, &model).unwrap();
+    let mut stored = Optimizer::load(AdamWConfig::default(), &path, &model).unwrap();
     assert!(stored.names().eq(optimizer.names()));
     let mut other = model.clone();
     for step in 2..5 {

@@ -25,7 +25,7 @@ use opabinia_nn::ComputeType;
 use crate::TrainError;
 use crate::clip;
 use crate::groups::Assignment;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{AdamWConfig, Optimizer};
 use crate::schedule::Schedule;
 use crate::task::{Metric, Task};
 use loader::{LoadedStep, Loader, StepPlan, stream_seed};
@@ -158,7 +158,7 @@ where
         settings,
         workers: Workers::new(settings.workers, &settings.devices, settings.precision)?,
         schedule: (settings.schedule)(total),
-        optimizer: AdamW::new(settings.optimizer),
+        optimizer: Optimizer::new(settings.optimizer),
         state: State::new(&settings.fingerprint),
         per_epoch,
         total,
@@ -173,7 +173,7 @@ struct Run<'a, T: Task> {
     settings: &'a Settings,
     workers: Workers,
     schedule: Schedule,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     state: State,
     per_epoch: u64,
     total: u64,
@@ -203,7 +203,7 @@ where
             )));
         }
         let file = run_folder::optimizer_file(&checkpoint);
-        self.optimizer = AdamW::load(self.settings.optimizer, &file, &module)?;
+        self.optimizer = Optimizer::load(self.settings.optimizer, &file, &module)?;
         around.folder.start_log(state.step)?;
         around.observer.note(&format!(
             "going on after step {} of {} ({})",

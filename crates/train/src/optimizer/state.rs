@@ -2,6 +2,7 @@
 //!
 //! Three tensors per parameter, named as PyTorch names them: `exp_avg.NAME` and `exp_avg_sq.NAME` in
 //! the parameter's shape (`f32`), and `step.NAME` (`i64`, a scalar), where `NAME` is the module path.
+//! Of a parameter that moves by Muon: `momentum_buffer.NAME` and `step.NAME`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,10 +14,11 @@ use burn::tensor::{DType, TensorData};
 use opabinia_weights::{Checkpoint, FloatDtype, WeightsError};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 
-use super::{AdamW, AdamWConfig, Moments};
+use super::{AdamWConfig, Moments, Optimizer};
 
 const FIRST: &str = "exp_avg.";
 const SECOND: &str = "exp_avg_sq.";
+const MOMENTUM: &str = "momentum_buffer.";
 const UPDATES: &str = "step.";
 
 /// What can be wrong with a stored optimizer.
@@ -70,29 +72,32 @@ pub enum OptimizerError {
     },
 }
 
-impl AdamW {
+impl Optimizer {
     /// Writes the state; the file appears complete or not at all.
     ///
     /// # Errors
     /// The system's.
     pub fn save(&self, path: &Path) -> Result<(), OptimizerError> {
         let entries = self.moments.iter().flat_map(|(name, state)| {
-            [
-                (
-                    format!("{FIRST}{name}"),
-                    Stored::Moment(&state.shape, &state.first),
-                ),
-                (
-                    format!("{SECOND}{name}"),
-                    Stored::Moment(&state.shape, &state.second),
-                ),
-                (
-                    format!("{UPDATES}{name}"),
-                    Stored::Count(state.updates.cast_signed()),
-                ),
-            ]
+            let moment = |kind: &str, values| {
+                let stored = Stored::Moment(&state.shape, values);
+                (format!("{kind}{name}"), stored)
+            };
+            let means = match &state.second {
+                Some(second) => vec![moment(FIRST, &state.first), moment(SECOND, second)],
+                None => vec![moment(MOMENTUM, &state.first)],
+            };
+            let updates = Stored::Count(state.updates.cast_signed());
+            means
+                .into_iter()
+                .chain([(format!("{UPDATES}{name}"), updates)])
         });
-        let metadata = HashMap::from([("optimizer".to_owned(), "AdamW".to_owned())]);
+        let rules = if self.moments.values().all(|state| state.second.is_some()) {
+            "AdamW"
+        } else {
+            "AdamW, Muon"
+        };
+        let metadata = HashMap::from([("optimizer".to_owned(), rules.to_owned())]);
         serialize_to_file(entries, Some(metadata), path).map_err(|source| OptimizerError::Write {
             path: path.to_path_buf(),
             source,
@@ -114,7 +119,7 @@ impl AdamW {
         let mut moments = BTreeMap::new();
         for key in file.keys() {
             let Some(name) = key.strip_prefix(UPDATES) else {
-                if !(key.starts_with(FIRST) || key.starts_with(SECOND)) {
+                if parameter_of(key).is_none() {
                     return Err(foreign(path, key));
                 }
                 continue;
@@ -126,11 +131,16 @@ impl AdamW {
                     path: path.to_path_buf(),
                     name: name.to_owned(),
                 })?;
+            let muon = file.contains(&format!("{MOMENTUM}{name}"));
+            let first = if muon { MOMENTUM } else { FIRST };
             let state = Moments {
                 updates: count(&file, key).ok_or_else(|| foreign(path, key))?,
                 shape: place.shape.clone(),
-                first: moment(&file, path, FIRST, name, place)?,
-                second: moment(&file, path, SECOND, name, place)?,
+                first: moment(&file, path, first, name, place)?,
+                second: match muon {
+                    true => None,
+                    false => Some(moment(&file, path, SECOND, name, place)?),
+                },
             };
             moments.insert(name.to_owned(), state);
         }
@@ -146,7 +156,9 @@ impl AdamW {
 
 /// The parameter that a moment belongs to.
 fn parameter_of(key: &str) -> Option<&str> {
-    key.strip_prefix(FIRST).or_else(|| key.strip_prefix(SECOND))
+    [FIRST, SECOND, MOMENTUM]
+        .into_iter()
+        .find_map(|kind| key.strip_prefix(kind))
 }
 
 fn foreign(path: &Path, key: &str) -> OptimizerError {

@@ -7,6 +7,7 @@ use opabinia_data::FaultLimit;
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Part;
+use crate::optimizer::Rule;
 use crate::scaling::Scaling;
 use crate::schedule::{Schedule, ScheduleKind, warmup_steps};
 
@@ -121,13 +122,16 @@ impl BatchTable {
     }
 }
 
-/// `[optimizer]`: AdamW.
+/// `[optimizer]`: AdamW, and Muon for matrices of hidden layers if asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerTable {
     /// Learning rate of every part that has none of its own.
     pub lr: f64,
-    /// Decays of the two moments.
+    /// What moves matrices of hidden layers; all else moves by AdamW.
+    #[serde(default)]
+    pub matrices: Rule,
+    /// Decays of AdamW's two moments.
     #[serde(default = "betas")]
     pub betas: [f64; 2],
     /// Added to the root of the second moment.

@@ -13,7 +13,7 @@ use opabinia_model::{
 use opabinia_nn::ComputeType;
 use opabinia_train::clip::clip_global_norm;
 use opabinia_train::engine::workers::Workers;
-use opabinia_train::optimizer::{AdamW, AdamWConfig, Rate};
+use opabinia_train::optimizer::{AdamWConfig, Optimizer, Rate, Rule};
 use opabinia_train::{BatchSize, LossSum, Metric, Task, TrainError};
 use opabinia_weights::save_module;
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +27,7 @@ const WORKERS: usize = 2;
 /// Rate and decay of every parameter.
 const RATE: Rate = Rate {
     lr: 1e-3,
+    rule: Rule::Adamw,
     weight_decay: 0.01,
 };
 /// Largest global norm of the gradients.
@@ -72,7 +73,7 @@ struct Trainer {
     network: Option<Network>,
     micro_batches: Vec<Vec<Row>>,
     workers: Workers,
-    optimizer: AdamW,
+    optimizer: Optimizer,
 }
 
 impl Trainer {
@@ -90,7 +91,7 @@ impl Trainer {
             },
             network: Some(subject.network),
             workers: Workers::new(WORKERS, &[device], ComputeType::F32)?,
-            optimizer: AdamW::new(AdamWConfig::default()),
+            optimizer: Optimizer::new(AdamWConfig::default()),
         })
     }
 
