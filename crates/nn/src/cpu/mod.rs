@@ -31,7 +31,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 
 pub use attention::attention;
-pub use elementwise::{activate, activate_gated, add_bias, rotate};
+pub use elementwise::{activate, activate_gated, rotate};
 pub use norm::rms_norm;
 pub use product::{linear, linear_applies};
 

@@ -2,49 +2,51 @@
 
 use burn::prelude::*;
 use burn::tensor::DType;
-use gemm::Parallelism;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use opabinia_kernels::{Options, Rows, Weights, multiply_with};
 use rayon::prelude::*;
 
+use super::elementwise::{activate_slice, add_slice};
 use super::math::{dot_bf16, dot_f32};
-use super::values::{contiguous, plain, read, slice_of};
+use super::values::{contiguous, plain, read, slice_of, values};
 use super::{is_plain_cpu, is_plain_f32};
+use crate::Activation;
 
 /// Rows up to which a product is bound by reading the weight, so that dot products win.
 const FEW_ROWS: usize = 8;
 /// Multiply-adds below which a product is not worth more than one thread.
 const SMALL_PRODUCT: usize = 1 << 16;
-/// Weights that are widened to f32 at a time for a product with many rows.
-const PANEL: usize = 1 << 23;
-/// Values that one task widens.
-const WIDENED: usize = 1 << 15;
-
-/// Whether [`linear`] takes this product: weights in a reduced format always, f32 weights where
-/// there are few rows and much to read.
+/// Whether [`linear`] takes this product.
 #[must_use]
-pub fn linear_applies(x: &Tensor<2>, weight: &Tensor<2>) -> bool {
-    if !is_plain_f32(x) || !is_plain_cpu(&weight.device()) {
-        return false;
-    }
-    let [rows, d_in] = x.dims();
-    match weight.dtype() {
-        DType::BF16 | DType::F16 => true,
-        DType::F32 => rows <= FEW_ROWS && weight.dims()[0] * d_in >= SMALL_PRODUCT,
-        _ => false,
-    }
+pub fn linear_applies<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> bool {
+    is_plain_f32(x)
+        && is_plain_cpu(&weight.device())
+        && matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16)
+        && bias.is_none_or(is_plain_f32)
 }
 
-/// `x · weightᵀ` with the weight in f32, bf16 or f16 and everything else in f32.
+/// `act(x · weightᵀ + bias)` with the weight in f32, bf16 or f16 and everything else in f32.
+///
+/// Many rows times bf16 are rounded to bf16 where the processor multiplies that faster; sums are f32.
 ///
 /// # Shapes
-/// - `x`: `[m, k]`, `weight`: `[n, k]`
+/// - `x`: `[m, k]`, `weight`: `[n, k]`, `bias`: `[n]`
 /// - output: `[m, n]`
 ///
 /// # Panics
 /// Where [`linear_applies`] is false, or the shapes do not fit: a wiring mistake.
 #[must_use]
-pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+pub fn linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    act: Option<Activation>,
+) -> Tensor<2> {
     let device = x.device();
     let ([m, k], [n, k_weight]) = (x.dims(), weight.dims());
     assert_eq!(
@@ -52,27 +54,39 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
         "a linear layer of width {k_weight} was given width {k}"
     );
     let weight = contiguous(plain(weight));
+    let bias = bias.map(|bias| contiguous(plain(bias)));
+    let last = Last {
+        bias: bias.as_ref().map(values),
+        act,
+    };
     let values = read(x, |x| match weight.dtype() {
-        DType::F32 => product(x, slice_of::<f32>(&weight), [m, k, n]),
-        DType::BF16 => product(x, slice_of::<bf16>(&weight), [m, k, n]),
-        DType::F16 => product(x, slice_of::<f16>(&weight), [m, k, n]),
+        DType::F32 => product(x, slice_of::<f32>(&weight), [m, k, n], &last),
+        DType::BF16 => product(x, slice_of::<bf16>(&weight), [m, k, n], &last),
+        DType::F16 => product(x, slice_of::<f16>(&weight), [m, k, n], &last),
         other => panic!("no CPU product with {other:?} weights"),
     });
     Tensor::from_data(TensorData::new(values, [m, n]), &device)
 }
 
-/// A stored weight format: how a row is dotted and how it is widened.
+/// What is done to the values of a product before they are written.
+#[derive(Default)]
+struct Last<'a> {
+    bias: Option<&'a [f32]>,
+    act: Option<Activation>,
+}
+
+/// A stored weight format: how a row is dotted, and what the kernels call it.
 trait Stored: Copy + Send + Sync {
     fn dot(x: &[f32], row: &[Self]) -> f32;
-    fn widen(row: &[Self], into: &mut [f32]);
+    fn rows(weight: &[Self]) -> Rows<'_>;
 }
 
 impl Stored for f32 {
     fn dot(x: &[f32], row: &[Self]) -> f32 {
         dot_f32(x, row)
     }
-    fn widen(row: &[Self], into: &mut [f32]) {
-        into.copy_from_slice(row);
+    fn rows(weight: &[Self]) -> Rows<'_> {
+        Rows::F32(weight)
     }
 }
 
@@ -80,8 +94,8 @@ impl Stored for bf16 {
     fn dot(x: &[f32], row: &[Self]) -> f32 {
         dot_bf16(x, row)
     }
-    fn widen(row: &[Self], into: &mut [f32]) {
-        row.convert_to_f32_slice(into);
+    fn rows(weight: &[Self]) -> Rows<'_> {
+        Rows::Bf16(weight)
     }
 }
 
@@ -96,22 +110,52 @@ impl Stored for f16 {
         }
         sum
     }
-    fn widen(row: &[Self], into: &mut [f32]) {
-        row.convert_to_f32_slice(into);
+    fn rows(weight: &[Self]) -> Rows<'_> {
+        Rows::F16(weight)
     }
 }
 
-fn product<W: Stored>(x: &[f32], weight: &[W], [m, k, n]: [usize; 3]) -> Vec<f32> {
-    let mut y = vec![0f32; m * n];
-    if y.is_empty() || k == 0 {
+fn product<W: Stored>(x: &[f32], weight: &[W], [m, k, n]: [usize; 3], last: &Last<'_>) -> Vec<f32> {
+    // Dot products read rows where they lie; packing them is only worth it for many products.
+    if m <= FEW_ROWS && k > 0 && n > 0 {
+        let mut y = vec![0f32; m * n];
+        few_rows(x, weight, &mut y, [m, k, n]);
+        for row in y.chunks_exact_mut(n) {
+            if let Some(bias) = last.bias {
+                add_slice(row, bias);
+            }
+            if let Some(act) = last.act {
+                activate_slice(row, act);
+            }
+        }
         return y;
     }
-    if m <= FEW_ROWS {
-        few_rows(x, weight, &mut y, [m, k, n]);
-    } else {
-        many_rows(x, weight, &mut y, [m, k, n]);
+    multiply_with(
+        x,
+        m,
+        Weights::Rows(W::rows(weight), [n, k]),
+        last.options(&finisher(last.act)),
+    )
+}
+
+impl<'a> Last<'a> {
+    fn options<'b>(&self, finish: &'b Option<impl Fn(&mut [f32]) + Sync>) -> Options<'b>
+    where
+        'a: 'b,
+    {
+        Options {
+            bias: self.bias,
+            finish: finish
+                .as_ref()
+                .map(|finish| finish as &opabinia_kernels::Finish<'b>),
+            path: None,
+        }
     }
-    y
+}
+
+/// The activation function as the kernels call it.
+fn finisher(act: Option<Activation>) -> Option<impl Fn(&mut [f32]) + Sync> {
+    act.map(|act| move |row: &mut [f32]| activate_slice(row, act))
 }
 
 /// Reads the weight once, whole, in as many parts as there are threads.
@@ -139,47 +183,6 @@ fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize
     }
 }
 
-/// Widens a panel of weight rows at a time and multiplies it in f32, both on all threads.
-///
-/// The panel is large, because the product packs `x` anew for each.
-fn many_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize; 3]) {
-    assert!(x.len() == m * k && weight.len() == n * k && y.len() == m * n);
-    let panel_rows = (PANEL / k).clamp(256, 4096).min(n);
-    let mut wide = vec![0f32; panel_rows * k];
-    for (panel, rows) in weight.chunks(panel_rows * k).enumerate() {
-        let wide = &mut wide[..rows.len()];
-        wide.par_chunks_mut(WIDENED)
-            .zip(rows.par_chunks(WIDENED))
-            .for_each(|(wide, rows)| W::widen(rows, wide));
-        let (first, width) = (panel * panel_rows, rows.len() / k);
-        // SAFETY: reads `m·k` of `x` and `width·k` of `wide`, and writes columns
-        // `first..first + width` of the `[m, n]` output; the lengths were checked.
-        unsafe {
-            gemm::gemm(
-                m,
-                width,
-                k,
-                y.as_mut_ptr().add(first),
-                1,
-                n as isize,
-                false,
-                x.as_ptr(),
-                1,
-                k as isize,
-                wide.as_ptr(),
-                k as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::Rayon(0),
-            );
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,18 +205,26 @@ mod tests {
             let widened: Vec<f32> = w16.iter().copied().map(f32::from).collect();
             let widened_half: Vec<f32> = h16.iter().copied().map(f32::from).collect();
             let cases = [
-                (product(&x, &w, [m, k, n]), &w),
-                (product(&x, &w16, [m, k, n]), &widened),
-                (product(&x, &h16, [m, k, n]), &widened_half),
+                (product(&x, &w, [m, k, n], &Last::default()), &w, 1e-4),
+                (
+                    product(&x, &w16, [m, k, n], &Last::default()),
+                    &widened,
+                    2e-2,
+                ),
+                (
+                    product(&x, &h16, [m, k, n], &Last::default()),
+                    &widened_half,
+                    1e-4,
+                ),
             ];
-            for (y, w) in cases {
+            for (y, w, tolerance) in cases {
                 for i in 0..m {
                     for j in 0..n {
                         let exact: f64 = (0..k)
                             .map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l]))
                             .sum();
                         let error = (f64::from(y[i * n + j]) - exact).abs();
-                        assert!(error < 1e-4, "[{m}, {k}, {n}] at {i}, {j}: {error}");
+                        assert!(error < tolerance, "[{m}, {k}, {n}] at {i}, {j}: {error}");
                     }
                 }
             }
