@@ -33,7 +33,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
+    ("opabinia-curate", &["opabinia-data", "opabinia-image"]),
     ("opabinia-world", &["opabinia-image"]),
+    ("opabinia-cvbench", &["opabinia-eval", "opabinia-image"]),
     (
         "opabinia-engine",
         &["opabinia-data", "opabinia-endpoint", "opabinia-image"],
@@ -66,6 +68,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "opabinia-cli",
         &[
             "opabinia-connector",
+            "opabinia-cvbench",
+            "opabinia-curate",
             "opabinia-data",
             "opabinia-endpoint",
             "opabinia-engine",

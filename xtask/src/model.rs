@@ -2,7 +2,7 @@
 //!
 //! Every step is a command of the program itself, so what is shown here is what a user can do. Each of
 //! them goes on where it was interrupted, and so does this task. At the end the model, the recipes'
-//! resolved forms, the logs of the runs and the table of scores are put into `models/small`.
+//! resolved forms, thinned logs of the runs and the table of scores are put into `models/small`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ const STAGES: [&str; 6] = [
     "align",
     "instruct",
 ];
+/// Of so many lines of a run's log one is kept beside the model.
+const LOG_EVERY: usize = 10;
 /// Lines of the model card between which the table of scores stands.
 const BEGIN: &str = "<!-- scores: begin -->";
 const END: &str = "<!-- scores: end -->";
@@ -102,6 +104,10 @@ impl Model {
         )?;
         if !self.no_install {
             install(Path::new(model), Path::new(scores))?;
+            let curves = format!("{SHIPPED}/curves.svg");
+            let runs = ["runs/small/align", "runs/small/instruct"];
+            let compare = ["train", "compare", runs[0], runs[1], "--axis", "samples"];
+            command(&program, &[&compare[..], &["--out", &curves]].concat())?;
         }
         let minutes = start.elapsed().as_secs() / 60;
         println!("done in {} h {:02} min", minutes / 60, minutes % 60);
@@ -171,9 +177,9 @@ fn install(model: &Path, scores: &Path) -> Outcome {
             shipped.join("runs").join(stage),
         );
         create(&to)?;
-        for file in ["recipe.toml", "log.jsonl"] {
-            copy(&from.join(file), &to.join(file))?;
-        }
+        copy(&from.join("recipe.toml"), &to.join("recipe.toml"))?;
+        let log = read(&from.join("log.jsonl"))?;
+        write(&to.join("log.jsonl"), &thinned(&log))?;
     }
     write(&card, &text)?;
     let bytes = size(shipped)?;
@@ -185,6 +191,20 @@ fn install(model: &Path, scores: &Path) -> Outcome {
         });
     }
     Ok(())
+}
+
+/// Every tenth line of a log, its first and last ones, and those with a validation.
+fn thinned(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.len().saturating_sub(1);
+    let mut text = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        if i.is_multiple_of(LOG_EVERY) || i == last || line.contains("\"validation") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Outcome {

@@ -1,16 +1,14 @@
 //! `engine`: new samples from the web, with provenance.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use opabinia_engine::{Plan, Progress, Report, RunOptions, StageStatus};
+use opabinia_engine::{EngineError, Plan, Report, RunOptions, StageStatus};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::progress::Stages;
 use crate::{Outcome, interrupt, output};
 
 /// The verbs of `engine`.
@@ -72,10 +70,10 @@ impl Run {
             retry: self.retry,
             refresh: self.refresh,
         };
-        let shown = Shown::new();
+        let shown = Stages::new();
         let report =
             opabinia_engine::run(&plan, &folder, options, &interrupt::asked, &|progress| {
-                shown.update(progress);
+                shown.update(progress.stage, progress.done as u64, progress.total as u64);
             });
         shown.finish();
         finish(report?)
@@ -99,6 +97,12 @@ fn finish(report: Report) -> Outcome {
         "\n{} samples with {} pictures; agreement {}",
         summary.samples, summary.pictures, summary.agreement
     ));
+    if summary.pools_unread > 0 {
+        output::note(&format!(
+            "warning: {} samples or pictures of `filters.pools` could not be read and were not compared with",
+            summary.pools_unread
+        ));
+    }
     match report.stopped {
         None => Ok(ExitCode::SUCCESS),
         Some(opabinia_engine::Stop::Interrupted) => {
@@ -186,11 +190,20 @@ pub struct Replay {
 
 impl Replay {
     fn run(self) -> Outcome {
-        let shown = Shown::new();
-        let report =
-            opabinia_engine::replay(&self.folder, &self.to, &|progress| shown.update(progress));
+        let shown = Stages::new();
+        let report = opabinia_engine::replay(&self.folder, &self.to, &|progress| {
+            shown.update(progress.stage, progress.done as u64, progress.total as u64);
+        });
         shown.finish();
-        let report = report?;
+        let report = match report {
+            Err(error @ EngineError::Differs { .. }) => {
+                return Err(Failure::from(error).hint(
+                    "a run that was killed is not finished: run its plan again, and replay it then; pools that \
+                     the plan compares with must be as they were",
+                ));
+            }
+            report => report?,
+        };
         output::data(&format!(
             "the replay made the same pool, byte for byte: {} samples",
             report.summary.samples
@@ -221,57 +234,12 @@ impl Page {
         let out = self
             .out
             .unwrap_or_else(|| self.folder.join("pool/page.html"));
-        std::fs::write(&out, page)
+        // Whoever reloads the page sees all of it.
+        let partial = out.with_extension("partial");
+        std::fs::write(&partial, page)
+            .and_then(|()| std::fs::rename(&partial, &out))
             .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", out.display())))?;
         output::data(&out.display().to_string());
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// A bar on a terminal; elsewhere a line for every tenth of a stage.
-struct Shown {
-    bar: Option<ProgressBar>,
-    last: Mutex<(&'static str, usize)>,
-}
-
-impl Shown {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            match ProgressStyle::with_template(
-                "{msg:10} {bar:24} {pos}/{len}  {per_sec}  {eta} left",
-            ) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
-        Self {
-            bar,
-            last: Mutex::default(),
-        }
-    }
-
-    fn update(&self, progress: Progress) {
-        let Progress { stage, done, total } = progress;
-        if let Some(bar) = &self.bar {
-            bar.set_message(stage);
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            return;
-        }
-        let Ok(mut last) = self.last.lock() else {
-            return;
-        };
-        let now = (stage, 10 * done / total.max(1));
-        if last.0 != now.0 || last.1 < now.1 {
-            *last = now;
-            output::note(&format!("{stage}: {done}/{total}"));
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -9,8 +9,10 @@ mod analyze;
 mod args;
 mod ask;
 mod chat;
+mod cvbench;
 #[cfg(feature = "dashboard")]
 mod dashboard;
+mod data;
 mod device;
 mod doctor;
 mod encode;
@@ -24,6 +26,7 @@ mod load;
 mod memory;
 mod output;
 mod parity;
+mod progress;
 mod pull;
 mod shipped;
 mod train;
@@ -71,6 +74,9 @@ enum Verb {
     Model(ModelVerb),
     /// Train what a recipe says, and draw the curves of runs.
     Train(train::Train),
+    /// Look at samples, and make mixtures of them.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Collect new samples from the web: run a plan, look at it, replay it.
     #[command(subcommand)]
     Engine(engine::Engine),
@@ -78,6 +84,9 @@ enum Verb {
     Eval(eval::Eval),
     /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
     Analyze(analyze::Analyze),
+    /// Build, review and score CV-Bench.
+    #[command(subcommand)]
+    Cvbench(cvbench::Cvbench),
     /// Make and show the small world: pictures with exact ground truth, and questions.
     #[command(subcommand)]
     World(world::World),
@@ -107,9 +116,11 @@ fn main() -> ExitCode {
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
+        Verb::Data(verb) => verb.run(),
         Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
         Verb::Analyze(verb) => verb.run(),
+        Verb::Cvbench(verb) => verb.run(),
         Verb::World(verb) => verb.run(),
         Verb::Parity(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),

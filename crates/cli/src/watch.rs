@@ -1,11 +1,10 @@
 //! Watching a training run: a bar on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
-
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use opabinia_train::engine::record::{Observer, StepRecord};
 
 use crate::output;
+use crate::progress::bar;
 
 /// Weight of a new step in the running figures.
 const NEW: f64 = 0.05;
@@ -29,14 +28,7 @@ struct Figures {
 impl Watch {
     /// A bar if standard error is a terminal, else a line every so many steps.
     pub fn new(every: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}");
-            let bar = ProgressBar::new(0);
-            match style {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
+        let bar = bar("{bar:24} {pos}/{len}  {msg}");
         Self {
             bar,
             every,

@@ -1,12 +1,11 @@
 //! `world`: pictures with exact ground truth, and questions about them.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use opabinia_world::conversation::Forms;
 use opabinia_world::make::{self, MakeError, MakeOptions, MakeReport, Mix, Progress, Split};
 use opabinia_world::question::{Question, Task, several};
@@ -16,6 +15,7 @@ use opabinia_world::{PictureOptions, SIDES, Subject, caption, draw};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::progress::bar;
 use crate::{Outcome, output};
 
 /// The verbs of `world`.
@@ -63,10 +63,10 @@ pub struct Make {
     /// Questions per picture in a conversation.
     #[arg(long, default_value_t = MakeOptions::default().turns)]
     turns: usize,
-    /// Share of questions that are answered in a sentence.
+    /// Share of conversations whose questions are answered in sentences.
     #[arg(long, default_value_t = Forms::default().sentences)]
     sentences: f64,
-    /// Share of the other questions that are answered by the letter of an option.
+    /// Share of the other conversations whose questions are answered by the letter of an option.
     #[arg(long, default_value_t = Forms::default().letters)]
     letters: f64,
     /// Leave out the truth of the scenes in the formats of COCO, ADE20K and Omni3D.
@@ -210,14 +210,7 @@ const WORTH_A_LINE: usize = 1000;
 
 impl Shown {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            let template = "{bar:24} {pos}/{len} pictures  {per_sec}  {eta} left";
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
+        let bar = bar("{bar:24} {pos}/{len} pictures  {per_sec}  {eta} left");
         Self {
             bar,
             tenths: AtomicUsize::new(0),

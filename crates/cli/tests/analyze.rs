@@ -13,19 +13,25 @@ use serde_json::json;
 fn run(folder: &Path, model: &str, scores: &[(&str, f64, f64)], unfinished: usize) -> String {
     fs::create_dir_all(folder).unwrap();
     let file = |name: &str, content: String| fs::write(folder.join(name), content).unwrap();
-    file(
-        "run.json",
-        json!({"model": model, "settings": {"on": {}, "off": {}}}).to_string(),
-    );
-    file(
-        "summary.json",
-        json!({"unfinished": unfinished}).to_string(),
-    );
+    let wanted = json!([[0, scores.len() + unfinished]]);
+    let way = |vision: &str| json!({"settings": vision, "stamps": {}, "wanted": wanted});
+    let description = json!({
+        "format": 2, "version": "0", "model": model, "model_sha256": model, "stamps": {},
+        "sets": [{
+            "benchmark": null, "title": "questions", "group": null,
+            "rules": {"scorer": "short-answer", "aggregate": "mean", "protocol": "standard"},
+            "questions": scores.len(), "expected": null, "sha256": "q", "stamps": {},
+            "counts": {"rows": 0, "left_out": 0, "faulty": 0, "scored": 0, "submission_only": 0},
+            "files": [], "faults": [], "ways": {"on": way("on"), "off": way("off")},
+        }],
+        "invocations": [],
+    });
+    file("run.json", description.to_string());
     let mut lines = String::new();
-    for (id, on, off) in scores {
+    for (index, (id, on, off)) in scores.iter().enumerate() {
         for (vision, score) in [("on", on), ("off", off)] {
             let line = json!({
-                "id": id, "settings": vision, "vision": vision, "group": "general", "task": "count",
+                "id": id, "index": index, "settings": vision, "vision": vision, "group": "general", "task": "count",
                 "expected": "2", "chance": 0.25, "prompt_sha256": "", "picture": null,
                 "answer": "2", "score": score, "cut_off": false, "seconds": 0.1,
                 "prompt_tokens": 1, "visual_tokens": 0, "answer_tokens": 1,
@@ -73,7 +79,7 @@ fn runs_that_cannot_be_compared_are_refused() {
     let at = |name: &str| folder.path().join(name);
     let whole = run(&at("a"), "a", &[("1", 1.0, 0.0)], 0);
     let other = run(&at("b"), "b", &[("9", 1.0, 0.0)], 0);
-    let unfinished = run(&at("c"), "c", &[("1", 1.0, 0.0)], 3);
+    let unfinished = run(&at("c"), "c", &[("1", 1.0, 0.0)], 2);
     let out = text(&at("out"));
     let refused = |second: &str, wanted: &str| {
         let done = opabinia(&["analyze", &whole, second, "--out", &out]);
@@ -81,7 +87,7 @@ fn runs_that_cannot_be_compared_are_refused() {
         assert!(done.stderr.contains(wanted), "{}", done.stderr);
     };
     refused(&other, "judge both on the same questions");
-    refused(&unfinished, "is not finished: 3 questions are left");
+    refused(&unfinished, "is not finished: 4 questions are left");
     refused(&text(folder.path()), "cannot read the run's file");
     refused(&text(&at("none.csv")), "cannot read the scores");
 }

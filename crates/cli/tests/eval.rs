@@ -70,6 +70,8 @@ fn a_table_a_folder_and_a_page_are_written() {
         .eval(&["--markdown", &page, "--name", "tiny"])
         .ok();
     let run = run.mentions(&["visual gain = score", "12 asked now", "0 earlier", "cut at"]);
+    // The same question four times: beside two pictures, which are also the wrong ones, and without.
+    let run = run.mentions(&["9 of them answered already"]);
     for words in [
         "score",
         "without picture",
@@ -88,13 +90,19 @@ fn a_table_a_folder_and_a_page_are_written() {
         "nonsense is below chance"
     );
     let description = read_json(&benchmark.path("run/run.json"));
-    assert_eq!(description["settings"].as_object().unwrap().len(), 3);
+    let ways = description["sets"][0]["ways"].as_object().unwrap();
+    assert_eq!(ways.len(), 3);
+    assert_eq!(ways["on"]["wanted"], json!([[0, 4]]));
+    assert!(description["stamps"]["preprocessing"].is_string());
     let records = benchmark.records();
     assert_eq!(records.len(), 12);
     let keys = [
         "id",
+        "prompt",
         "prompt_sha256",
         "picture",
+        "own_picture",
+        "extracted",
         "answer",
         "expected",
         "score",
@@ -120,7 +128,18 @@ fn a_run_goes_on() {
     assert_eq!(second["rows"][0]["visual_gain"], Value::Null);
     let part = [&flags[..], &["--shard", "2/2"]].concat();
     let part = benchmark.eval(&part).ok().mentions(&["0 asked now"]);
-    assert_eq!(part.json()["rows"][0]["n"], 2);
+    assert_eq!(
+        part.json()["rows"][0]["n"],
+        4,
+        "the summary is of the whole folder"
+    );
+    let summary = read_json(&benchmark.path("run/summary.json"));
+    assert_eq!(
+        (&summary["wanted"], &summary["unfinished"]),
+        (&json!(8), &json!(0))
+    );
+    let commands = read_json(&benchmark.path("run/run.json"))["invocations"].clone();
+    assert_eq!(commands.as_array().unwrap().len(), 3);
     assert_eq!(benchmark.records().len(), 8);
 }
 

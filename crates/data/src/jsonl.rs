@@ -17,6 +17,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, Place, SampleError};
+use crate::offsets::Offsets;
 use crate::positioned::read_exact_at;
 use crate::sample::Sample;
 
@@ -47,7 +48,7 @@ struct Index {
 }
 
 impl SampleFile {
-    /// Indexes a file in one pass.
+    /// Indexes a file in one pass, or takes the [offset index](crate::offsets) beside it.
     ///
     /// # Errors
     /// If the file cannot be read, has no sample, or is an array that never ends or is followed by
@@ -55,6 +56,18 @@ impl SampleFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         let mut file = File::open(path).map_err(DataError::io("open", path))?;
+        if let Some(offsets) = Offsets::read(path) {
+            return Ok(Self {
+                path: path.into(),
+                file,
+                sha256: offsets.sha256,
+                index: Index {
+                    starts: offsets.starts,
+                    end: offsets.bytes,
+                    ..Index::default()
+                },
+            });
+        }
         let mut scan = Scan::default();
         let mut hash = Sha256::new();
         let mut chunk = vec![0; CHUNK_BYTES];

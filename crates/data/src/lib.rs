@@ -12,6 +12,7 @@ pub mod features;
 pub mod jsonl;
 pub mod mask;
 pub mod mixture;
+pub mod offsets;
 pub mod order;
 pub mod pictures;
 mod positioned;
@@ -24,7 +25,10 @@ pub use faults::{Fault, FaultKind, FaultLimit, Faults};
 pub use features::{FeatureStore, Features, Key, KeyParts, Precision};
 pub use jsonl::SampleFile;
 pub use mask::{Masker, Run, Tokenized};
+pub use offsets::Offsets;
 pub use order::{Modality, SampleLength};
 pub use pictures::PictureFolder;
 pub use sample::{Sample, Turn};
 pub use set::SampleSet;
+
+pub use opabinia_llm::Role;

@@ -13,34 +13,36 @@ fn golden(name: &str) -> Value {
     );
     let path = root.join("recipe/pool").join(name);
     let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_slice(&text).unwrap()
+    serde_json::from_slice(&text).expect("the golden case is JSON")
 }
 
 fn categories() -> Vec<String> {
     let sources = golden("sources.json");
-    let names = sources["categories_in_order"].as_array().unwrap();
+    let names = sources["categories_in_order"]
+        .as_array()
+        .expect("a list of categories");
     names
         .iter()
-        .map(|n| n.as_str().unwrap().to_owned())
+        .map(|n| n.as_str().expect("a name").to_owned())
         .collect()
 }
 
 /// Values of an object, in the order of the categories.
 fn in_order(object: &Value) -> Vec<u64> {
-    let value = |name: &String| object[name.as_str()].as_u64().unwrap();
+    let value = |name: &String| object[name.as_str()].as_u64().expect("a count");
     categories().iter().map(value).collect()
 }
 
 fn weights(expected: &Value) -> Vec<f64> {
     let ratios = &expected["ratio_percent_as_published"];
-    let weight = |name: &String| ratios[name.as_str()].as_f64().unwrap();
+    let weight = |name: &String| ratios[name.as_str()].as_f64().expect("a share");
     categories().iter().map(weight).collect()
 }
 
 fn counts(object: &Value) -> Vec<(String, u64)> {
-    let entries = object.as_object().unwrap().iter();
+    let entries = object.as_object().expect("an object").iter();
     entries
-        .map(|(name, count)| (name.clone(), count.as_u64().unwrap()))
+        .map(|(name, count)| (name.clone(), count.as_u64().expect("a count")))
         .collect()
 }
 

@@ -16,7 +16,7 @@ mod message;
 use std::fmt;
 use std::io::{self, Read};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use error::EndpointError;
 pub use message::{
@@ -188,8 +188,9 @@ impl Endpoint {
 
     fn refused(&self, response: ureq::Response, attempts: u32) -> Failure {
         let status = response.status();
+        let date = response.header("Date");
         let retry_after = response.header("Retry-After");
-        let retry_after = retry_after.and_then(|text| text.trim().parse().ok());
+        let retry_after = retry_after.and_then(|text| retry_after_of(text, date));
         let body = read_limited(response).unwrap_or_default();
         let body = self.without_key(body.trim());
         Failure {
@@ -199,7 +200,7 @@ impl Endpoint {
                 attempts,
                 body: body.chars().take(SHOWN).collect(),
             },
-            retry_after: retry_after.map(Duration::from_secs),
+            retry_after,
         }
     }
 
@@ -252,6 +253,22 @@ pub fn key_of(variable: &str) -> Result<String, EndpointError> {
 #[must_use]
 pub fn chat_url(url: &str) -> Option<String> {
     service_url(url, "/chat/completions")
+}
+
+/// How long a server asks to wait with `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3). A
+/// date counts from the answer's own `Date`, so that clocks need not agree, or else from now; one that is
+/// over asks for no wait. `None` if it is neither.
+#[must_use]
+pub fn retry_after_of(retry_after: &str, date: Option<&str>) -> Option<Duration> {
+    let text = retry_after.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let since = date
+        .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
+        .unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(since).unwrap_or_default())
 }
 
 /// The address of a service such as `/embeddings`: a bare host has it under `/v1`. `None` if `url` is no
@@ -307,6 +324,25 @@ mod tests {
         ] {
             assert_eq!(chat_url(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn waits_are_asked_for_in_seconds_or_until_a_date() {
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (asked, seconds) in [
+            (" 120 ", Some(120)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:49:39 GMT", Some(2)),
+            ("Sun Nov  6 08:49:38 1994", Some(1)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let wait = retry_after_of(asked, date);
+            assert_eq!(wait, seconds.map(Duration::from_secs), "{asked}");
+        }
+        let past = retry_after_of("Sun, 06 Nov 1994 08:49:37 GMT", None);
+        assert_eq!(past, Some(Duration::ZERO));
     }
 
     #[test]

@@ -8,11 +8,16 @@ use crate::outside::{Asker, Outside};
 use crate::plan::{LlmTable, Structured};
 use crate::web::{Purpose, Request, Secret};
 
-/// A chat endpoint.
-pub(crate) struct Model<'a> {
-    table: &'a LlmTable,
-    url: String,
-    secret: Option<Secret>,
+/// Somebody who answers questions in words.
+pub(crate) trait Chat: Sync {
+    /// An answer, after what was said before.
+    fn answer(
+        &self,
+        wanted: &Wanted<'_>,
+        before: &[Exchange],
+        outside: &Outside<'_>,
+        asker: Asker<'_>,
+    ) -> Result<String, Fault>;
 }
 
 /// What is wanted of an answer.
@@ -22,90 +27,98 @@ pub(crate) struct Wanted<'a> {
     pub text: String,
 }
 
-impl<'a> Model<'a> {
+/// A chat endpoint as OpenAI has it, and most servers of models.
+pub(crate) struct OpenAi<'a> {
+    table: &'a LlmTable,
+    url: String,
+    secret: Option<Secret>,
+}
+
+/// The key of a service from its environment variable; none in a replay, where nobody is asked.
+pub(crate) fn bearer(variable: Option<&str>, replay: bool) -> Result<Option<Secret>, EngineError> {
+    let key = variable.filter(|_| !replay).map(key_of).transpose()?;
+    Ok(key.map(Secret::Bearer))
+}
+
+impl<'a> OpenAi<'a> {
     /// `replay`: no key is needed, since nobody is asked.
     pub(crate) fn new(table: &'a LlmTable, replay: bool) -> Result<Self, EngineError> {
         let url =
             chat_url(&table.url).ok_or_else(|| opabinia_endpoint::EndpointError::Address {
                 url: table.url.clone(),
             })?;
-        let key = table
-            .key_variable
-            .as_deref()
-            .filter(|_| !replay)
-            .map(key_of)
-            .transpose()?;
         Ok(Self {
             table,
             url,
-            secret: key.map(Secret::Bearer),
+            secret: bearer(table.key_variable.as_deref(), replay)?,
         })
     }
+}
 
-    /// Asks until `check` is content with an answer, and tells the model what is wrong with the others.
-    pub(crate) fn ask<T>(
+impl Chat for OpenAi<'_> {
+    fn answer(
         &self,
+        wanted: &Wanted<'_>,
+        before: &[Exchange],
         outside: &Outside<'_>,
         asker: Asker<'_>,
-        wanted: &Wanted<'_>,
-        check: impl Fn(&Value) -> Result<T, String>,
-    ) -> Result<T, Fault> {
-        let mut before = Vec::new();
-        let mut problem = String::new();
-        for _ in 0..self.table.tries {
-            let request = ChatRequest {
-                system: Some(SYSTEM),
-                picture: None,
-                text: &wanted.text,
-                max_tokens: self.table.max_tokens,
-            };
-            let form = match self.table.structured {
-                Structured::Schema => AnswerForm::Schema {
-                    name: wanted.name,
-                    schema: &wanted.schema,
-                },
-                Structured::Object => AnswerForm::Object,
-                Structured::Words => AnswerForm::Text,
-            };
-            let body =
-                request.body_of_form(&self.table.model, self.table.token_limit, form, &before)?;
-            let mut request = Request::get(Purpose::Model, &self.url);
-            request.body = Some(body.to_string());
-            request.secret = self.secret.clone();
-            let answer = outside.fetch(&request, asker)?;
-            let said = read_answer(&String::from_utf8_lossy(&answer.body), 1);
-            let text = match said {
-                Ok(said) => said.text,
-                Err(why) => {
-                    return Err(Failure::lasting(
-                        "answer",
-                        format!("`{}` answered, but not as a chat: {why}", self.url),
-                    )
-                    .into());
-                }
-            };
-            match json_in(&text)
-                .ok_or_else(|| "it holds no JSON".to_owned())
-                .and_then(|value| check(&value))
-            {
-                Ok(value) => return Ok(value),
-                Err(why) => problem = why,
-            }
-            let reply = format!(
-                "That cannot be used: {problem}. Answer again, with the JSON object alone."
-            );
-            // All of them: a request that repeats an earlier one would be answered by the archive.
-            before.push(Exchange {
-                answer: text.chars().take(4000).collect(),
-                reply,
-            });
-        }
-        Err(Failure::lasting(
-            "answer",
-            format!("no answer of {} can be used: {problem}", self.table.tries),
-        )
-        .into())
+    ) -> Result<String, Fault> {
+        let request = ChatRequest {
+            system: Some(SYSTEM),
+            picture: None,
+            text: &wanted.text,
+            max_tokens: self.table.max_tokens,
+        };
+        let form = match self.table.structured {
+            Structured::Schema => AnswerForm::Schema {
+                name: wanted.name,
+                schema: &wanted.schema,
+            },
+            Structured::Object => AnswerForm::Object,
+            Structured::Words => AnswerForm::Text,
+        };
+        let body = request.body_of_form(&self.table.model, self.table.token_limit, form, before)?;
+        let mut request = Request::get(Purpose::Model, &self.url);
+        request.body = Some(body.to_string());
+        request.secret = self.secret.clone();
+        request.unusable = |body| read_answer(&String::from_utf8_lossy(body), 1).err();
+        let answer = outside.fetch(&request, asker)?;
+        let said = read_answer(&String::from_utf8_lossy(&answer.body), 1);
+        let said = said.map_err(|why| {
+            Failure::lasting("answer", format!("`{}` gave no chat: {why}", self.url))
+        })?;
+        Ok(said.text)
     }
+}
+
+/// Asks until `check` is content with an answer, and tells the model what is wrong with the others.
+pub(crate) fn ask<T>(
+    chat: &dyn Chat,
+    outside: &Outside<'_>,
+    asker: Asker<'_>,
+    wanted: &Wanted<'_>,
+    check: impl Fn(&Value) -> Result<T, String>,
+) -> Result<T, Fault> {
+    let tries = outside.plan.llm.tries;
+    let mut before = Vec::new();
+    let mut problem = String::new();
+    for _ in 0..tries {
+        let text = chat.answer(wanted, &before, outside, asker)?;
+        let checked = json_in(&text).ok_or_else(|| "it holds no JSON".to_owned());
+        match checked.and_then(|value| check(&value)) {
+            Ok(value) => return Ok(value),
+            Err(why) => problem = why,
+        }
+        // All of them: a request that repeats an earlier one would be answered by the archive.
+        before.push(Exchange {
+            answer: text.chars().take(4000).collect(),
+            reply: format!(
+                "That cannot be used: {problem}. Answer again, with the JSON object alone."
+            ),
+        });
+    }
+    let message = format!("no answer of {tries} can be used: {problem}");
+    Err(Failure::lasting("answer", message).into())
 }
 
 const SYSTEM: &str = "You prepare material that teaches a vision-language model. Answer with one JSON object and nothing else.";

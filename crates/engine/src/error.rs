@@ -32,8 +32,8 @@ pub enum EngineError {
     },
     /// The folder belongs to another plan.
     #[error(
-        "`{}` holds a run of another plan; budgets, rates and time-outs may change, the rest needs a \
-         new folder",
+        "`{}` holds a run of another plan, or a replay; fields may be added, and budgets, rates, time-outs and \
+         filters may change, but the rest needs a new folder",
         folder.display()
     )]
     OtherPlan {
@@ -61,6 +61,12 @@ pub enum EngineError {
     /// A pool to compare with cannot be read.
     #[error(transparent)]
     Data(#[from] opabinia_data::DataError),
+    /// A replay was to be made in the folder that it is to be compared with.
+    #[error("a replay of `{}` needs another folder, and this is the same folder", folder.display())]
+    SameFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The replayed pool is not the one that was made.
     #[error("the replay differs from the run in {}", differing.join(", "))]
     Differs {
@@ -105,6 +111,12 @@ pub enum Stop {
         /// How often.
         times: u32,
         /// The last failure.
+        reason: String,
+    },
+    /// A service says no to whoever asks.
+    #[error("a service that the plan names refuses to answer: {reason}")]
+    Refused {
+        /// What it said.
         reason: String,
     },
     /// Somebody asked for it.

@@ -1,14 +1,8 @@
-//! Filters of texts: leakage, form, and what is there already.
+//! Filters of texts: leakage and form.
 
 use std::collections::HashSet;
 
-use opabinia_data::{PictureFolder, SampleFile};
-use opabinia_image::{ImageSource, load};
-use sha2::{Digest, Sha256};
-
-use crate::error::EngineError;
-use crate::picture::{dhash, limits};
-use crate::plan::{FiltersTable, Plan};
+use crate::plan::FiltersTable;
 
 /// Words in lower case, without marks.
 pub(crate) fn words(text: &str) -> Vec<String> {
@@ -42,12 +36,11 @@ pub(crate) fn complaint(
     if question.contains("<image>") || answer.contains("<image>") {
         return Some(("form", "`<image>` is in the words".to_owned()));
     }
-    let lower = question.to_lowercase();
-    if let Some(found) = table
-        .forbidden
-        .iter()
-        .find(|word| lower.contains(&word.to_lowercase()))
-    {
+    // By whole words: "the text" is not in "the texture".
+    let holds = |phrase: &[String]| {
+        !phrase.is_empty() && asked.windows(phrase.len()).any(|some| some == phrase)
+    };
+    if let Some(found) = table.forbidden.iter().find(|phrase| holds(&words(phrase))) {
         return Some(("form", format!("the question speaks of `{found}`")));
     }
     let content: HashSet<&String> = said
@@ -67,70 +60,10 @@ pub(crate) fn complaint(
     })
 }
 
-/// Identifies a question with its answer.
-pub(crate) fn text_key(question: &str, answer: &str) -> [u8; 32] {
-    let question = question.replace("<image>", " ");
-    Sha256::digest(format!(
-        "{}\n{}",
-        words(&question).join(" "),
-        words(answer).join(" ")
-    ))
-    .into()
-}
-
-/// What is in other pools.
-#[derive(Default)]
-pub(crate) struct Known {
-    pub texts: HashSet<[u8; 32]>,
-    pub hashes: Vec<u64>,
-    /// Samples or pictures that could not be read.
-    pub unread: u64,
-}
-
-impl Known {
-    pub(crate) fn read(plan: &Plan) -> Result<Self, EngineError> {
-        let mut known = Self::default();
-        let folder = plan.filters.pool_pictures.as_ref();
-        let folder = folder
-            .map(|root| PictureFolder::open(root, limits(&plan.pictures)))
-            .transpose()?;
-        for path in &plan.filters.pools {
-            let file = SampleFile::open(path)?;
-            let mut seen = HashSet::new();
-            for i in 0..file.len() {
-                let Ok(sample) = file.sample(i) else {
-                    known.unread += 1;
-                    continue;
-                };
-                for pair in sample.turns.chunks_exact(2) {
-                    known.texts.insert(text_key(&pair[0].text, &pair[1].text));
-                }
-                let (Some(folder), Some(image)) = (&folder, &sample.image) else {
-                    continue;
-                };
-                if !seen.insert(image.clone()) {
-                    continue;
-                }
-                let found = folder.find(&sample).ok().flatten();
-                match found.map(|path| load(&ImageSource::File(path), &limits(&plan.pictures))) {
-                    Some(Ok(picture)) => known.hashes.push(dhash(&picture)),
-                    _ => known.unread += 1,
-                }
-            }
-        }
-        Ok(known)
-    }
-}
-
-/// The first hash that differs in so few bits.
-pub(crate) fn near(hashes: &[u64], hash: u64, bits: u32) -> bool {
-    hashes
-        .iter()
-        .any(|known| (known ^ hash).count_ones() <= bits)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -154,9 +87,25 @@ mod tests {
             Some("form")
         );
         assert_eq!(
-            text_key("<image>\nWhat is IT?", "a cell."),
-            text_key("what is it", "A cell")
+            kind(
+                "Why is the texture of the rock so coarse?",
+                "It cooled slowly."
+            ),
+            None
         );
-        assert!(near(&[0b1000], 0b1011, 2) && !near(&[0b1000], 0b0111, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(question in ".{0,60}", answer in ".{0,40}", forbidden in ".{0,8}") {
+            let table = FiltersTable { forbidden: vec![forbidden], ..FiltersTable::default() };
+            let _ = complaint(&table, &question, &answer);
+        }
+
+        #[test]
+        fn an_answer_that_the_question_repeats_is_a_leak(answer in "[b-z]{4,8}( [b-z]{4,8}){0,4}") {
+            let found = complaint(&FiltersTable::default(), &format!("Is this what {answer} means?"), &answer);
+            prop_assert_eq!(found.map(|(kind, _)| kind), Some("leak"));
+        }
     }
 }

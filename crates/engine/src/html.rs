@@ -156,6 +156,17 @@ pub fn sections(html: &str, base: &Url) -> Result<Vec<Section>, String> {
     Ok(done)
 }
 
+/// What a page calls itself.
+pub(crate) fn title(html: &str) -> Option<String> {
+    if opens_more_than(html, MAX_OPEN_TAGS) {
+        return None;
+    }
+    let page = Html::parse_document(html);
+    let elements = page.tree.nodes().filter_map(ElementRef::wrap);
+    let mut titles = elements.filter(|element| element.value().name() == "title");
+    titles.next().map(text_of).filter(|title| !title.is_empty())
+}
+
 /// Whether an item of a list holds boxes or paragraphs of its own.
 fn has_block(element: ElementRef<'_>) -> bool {
     let mut below = element.descendants().skip(1).filter_map(ElementRef::wrap);
@@ -361,6 +372,11 @@ mod tests {
         );
         assert_eq!(found.last().unwrap().heading, "B");
         assert!(found.last().unwrap().text.contains("three"));
+        assert_eq!(
+            title("<HTML><Title lang=en> A  page &amp; more</TITLE><p>x").as_deref(),
+            Some("A page & more")
+        );
+        assert_eq!(title("<p>x"), None);
         let deep = "<div>".repeat(5000);
         assert!(sections(&deep, &Url::parse("http://h/").unwrap()).is_err());
     }
@@ -371,6 +387,7 @@ mod tests {
         fn no_page_makes_it_panic(text in "(<(h2|p|/p|figure|img src=x|li|ul|table|/table|figcaption|svg|template)>|[a-z é]){0,40}") {
             let _ = read(&text);
             let _ = plain(&text);
+            let _ = title(&text);
         }
     }
 }

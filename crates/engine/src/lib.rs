@@ -19,21 +19,28 @@
 
 mod agreement;
 mod ask;
+mod charset;
 mod error;
+mod files;
 mod filter;
 mod html;
+mod known;
 mod outside;
 mod page;
 mod picture;
 mod plan;
 mod pool;
+mod prompts;
 mod run;
+mod search;
+mod stages;
 mod store;
 mod web;
 mod wiki;
 
 pub use error::{EngineError, Stop};
 pub use html::{Figure, Section, plain, sections};
+pub use known::KnownPool;
 pub use page::sample_page;
 pub use plan::{
     AgreementTable, BudgetTable, Field, FiltersTable, Finder, LlmTable, PicturesTable, Plan,

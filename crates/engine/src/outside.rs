@@ -11,6 +11,9 @@ use crate::plan::Plan;
 use crate::store::{Archived, Cost, Store};
 use crate::web::{Answer, Client, Purpose, Request};
 
+/// No answer has more tokens, whatever a server says.
+const MOST_TOKENS: u64 = 1 << 32;
+
 /// The web behind an archive, or the archive alone.
 pub(crate) struct Outside<'a> {
     pub plan: &'a Plan,
@@ -51,10 +54,8 @@ impl<'a> Outside<'a> {
         let mut known = None;
         match self.store.archived(&key)? {
             Some(Archived::Answer(answer)) => {
-                let volatile = matches!(
-                    request.purpose,
-                    Purpose::Page | Purpose::Picture | Purpose::Service
-                );
+                // What was posted, to a model or to an encoder pair, is no page that may change.
+                let volatile = request.body.is_none();
                 if !(self.refresh && volatile) {
                     return Ok(answer);
                 }
@@ -117,6 +118,10 @@ impl<'a> Outside<'a> {
                 self.store.archive(key, &shown, Ok(&answer))?;
                 Ok(answer)
             }
+            // What cannot be asked for just now still is what it was.
+            Err(Fault::Failed(failure)) if failure.transient && known.is_some() => {
+                known.ok_or_else(|| failure.into())
+            }
             Err(Fault::Failed(failure)) => {
                 self.store.archive(key, &shown, Err(&failure))?;
                 Err(failure.into())
@@ -129,9 +134,13 @@ impl<'a> Outside<'a> {
     fn cost(&self, answer: &Answer, estimate: Cost) -> (Cost, bool) {
         let body = String::from_utf8_lossy(&answer.body);
         let said = opabinia_endpoint::read_answer(&body, 1).ok();
-        let usage = said
-            .as_ref()
-            .and_then(|said| Some((said.prompt_tokens?, said.completion_tokens?)));
+        let usage = said.as_ref().and_then(|said| {
+            let limited = |tokens: u64| tokens.min(MOST_TOKENS);
+            Some((
+                limited(said.prompt_tokens?),
+                limited(said.completion_tokens?),
+            ))
+        });
         let (tokens_in, tokens_out) = usage.unwrap_or_else(|| {
             let words = said.as_ref().map_or(0, |said| said.text.len() as u64);
             (estimate.tokens_in, words.div_ceil(3))
@@ -149,8 +158,8 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Refuses what could go beyond the budget, counting what others are just asking. Three bytes count as
-    /// a token, which is more than tokenizers make of prose.
+    /// Refuses what could go beyond the budget, counting what others are just asking and the longest answer.
+    /// Three bytes count as a token, which is more than tokenizers make of prose.
     fn reserve(&self, request: &Request) -> Result<Option<Cost>, Fault> {
         if request.purpose != Purpose::Model || matches!(self.source, Source::Recording(_)) {
             return Ok(None);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{EngineError, Failure};
+use crate::files::{remove_partial, write_whole};
 use crate::plan::hex;
 use crate::web::{Answer, Attempt, Validators};
 
@@ -131,6 +132,7 @@ impl Store {
                 folder: folder.to_owned(),
             });
         }
+        remove_partial(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             connection: Mutex::new(connection),
@@ -204,30 +206,37 @@ impl Store {
 
     /// Finished jobs of a stage that are still wanted, in order.
     pub(crate) fn finished(&self, stage: &str) -> Result<Vec<Finished>, EngineError> {
+        let mut all = Vec::new();
+        self.each_finished(stage, |job| {
+            all.push(job);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// The same one by one: pages are large, and there are many. `take` must leave the store alone.
+    pub(crate) fn each_finished(
+        &self,
+        stage: &str,
+        mut take: impl FnMut(Finished) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         let db = self.db();
         let mut query = db.prepare(
             "SELECT key, input, result, kind, error FROM jobs WHERE stage = ?1 AND state != 'pending' AND position >= 0 ORDER BY position",
         )?;
-        let rows = query.query_map([stage], |row| {
-            Ok((
-                row.get(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, Option<String>>(2)?,
-                row.get::<_, Option<String>>(3)?,
-                row.get::<_, Option<String>>(4)?,
-            ))
-        })?;
-        rows.map(|row| {
-            let (key, input, result, kind, error) = row?;
-            Ok(Finished {
-                key,
+        let mut rows = query.query([stage])?;
+        while let Some(row) = rows.next()? {
+            let input: String = row.get(1)?;
+            let result: Option<String> = row.get(2)?;
+            take(Finished {
+                key: row.get(0)?,
                 input: json(&input)?,
                 result: result.as_deref().map(json).transpose()?,
-                kind: kind.unwrap_or_default(),
-                error: error.unwrap_or_default(),
-            })
-        })
-        .collect()
+                kind: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+                error: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+            })?;
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(
@@ -327,6 +336,9 @@ impl Store {
         request: &str,
         outcome: Result<&Answer, &Failure>,
     ) -> Result<(), EngineError> {
+        // For people; what is asked is known by its key.
+        let end = request.floor_char_boundary(SHOWN_BYTES);
+        let request = &request[..end];
         match outcome {
             Ok(answer) => {
                 let sha256 = self.keep(&answer.body)?;
@@ -437,6 +449,9 @@ impl Store {
     }
 }
 
+/// As much of a request as is kept to be looked at; some hold pictures.
+const SHOWN_BYTES: usize = 32 << 10;
+
 /// Kinds of failures, as they are archived.
 const KINDS: [&str; 11] = [
     "address",
@@ -461,19 +476,4 @@ fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs() as i64)
-}
-
-/// Writes a file under another name first, so that nobody ever sees half of it.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let error = |source| EngineError::io("write", path)(source);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(error)?;
-    }
-    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}-{number}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    fs::write(&partial, bytes).map_err(error)?;
-    fs::rename(&partial, path).map_err(error)
 }

@@ -1,56 +1,38 @@
-//! Pages and pictures of a MediaWiki, by its action API, and pages found by Google.
+//! Pages and pictures of a MediaWiki, by its action API.
 
-use opabinia_endpoint::key_of;
-use serde_json::{Value, json};
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::error::{Failure, Fault};
 use crate::html::{plain, sections};
-use crate::outside::{Asker, Outside, Source};
-use crate::plan::{Finder, Plan};
-use crate::web::{Purpose, Request, Secret};
-
-/// Who finds pages for a topic.
-pub(crate) trait Search: Sync {
-    /// Hits as `{"title": …}` for the encyclopedia or `{"url": …}` for other sites.
-    fn find(
-        &self,
-        topic: &str,
-        outside: &Outside<'_>,
-        asker: Asker<'_>,
-    ) -> Result<Vec<Value>, Fault>;
-}
+use crate::outside::{Asker, Outside};
+use crate::plan::Plan;
+use crate::search::{Pages, Search};
+use crate::web::{Purpose, Request};
 
 /// The encyclopedia.
 pub(crate) struct Wiki<'a> {
     plan: &'a Plan,
 }
 
-/// Google Programmable Search.
-pub(crate) struct Google<'a> {
-    plan: &'a Plan,
-}
+/// The most times that a list is continued.
+const MAX_PARTS: usize = 20;
 
-/// The provider that a plan names.
-pub(crate) fn search(plan: &Plan) -> Box<dyn Search + '_> {
-    match plan.search.provider {
-        Finder::Mediawiki => Box::new(Wiki { plan }),
-        Finder::Google => Box::new(Google { plan }),
-    }
-}
-
-fn address(base: &str, pairs: &[(&str, &str)]) -> Result<String, Fault> {
+pub(crate) fn address(base: &str, pairs: &[(&str, &str)]) -> Result<String, Fault> {
     let mut url = Url::parse(base)
         .map_err(|error| Failure::lasting("address", format!("`{base}`: {error}")))?;
     url.query_pairs_mut().extend_pairs(pairs);
     Ok(url.into())
 }
 
-/// What MediaWiki says instead of an answer when it has too much to do.
-fn busy(body: &[u8]) -> Option<String> {
-    let head = body.get(..body.len().min(4096))?;
-    // Answers are large, and those that say no are not.
-    let value: Value = serde_json::from_slice(head).ok()?;
+/// What MediaWiki says instead of an answer when it has too much to do, and what is no answer of its.
+fn unusable(body: &[u8]) -> Option<String> {
+    let value: Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => return Some(format!("it is no JSON: {error}")),
+    };
     let code = value["error"]["code"].as_str()?;
     ["maxlag", "ratelimited", "readonly"]
         .contains(&code)
@@ -71,7 +53,7 @@ impl<'a> Wiki<'a> {
         let mut all = pairs.to_vec();
         all.extend([("format", "json"), ("formatversion", "2"), ("maxlag", "5")]);
         let mut request = Request::get(Purpose::Service, address(&self.plan.wiki.api, &all)?);
-        request.busy = busy;
+        request.unusable = unusable;
         let answer = outside.fetch(&request, asker)?;
         let value: Value = serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::lasting(
@@ -90,13 +72,102 @@ impl<'a> Wiki<'a> {
         }
     }
 
-    /// A page as `{title, url, revision, id, sections}`, with what is known of its pictures.
-    pub(crate) fn page(
+    fn address_of(&self, title: &str) -> Result<Url, Fault> {
+        let error = |error: url::ParseError| Failure::lasting("address", error.to_string());
+        let mut url = Url::parse(&self.plan.wiki.api).map_err(error)?;
+        url.set_query(None);
+        // A name may hold a percent sign of its own.
+        let name = title.replace('%', "%25").replace(' ', "_");
+        url.set_path(&format!("/wiki/{name}"));
+        Ok(url)
+    }
+
+    /// Licence, author, source and address of pictures.
+    fn describe(
         &self,
-        title: &str,
+        files: &[String],
+        known: &mut Map<String, Value>,
         outside: &Outside<'_>,
         asker: Asker<'_>,
-    ) -> Result<Value, Fault> {
+    ) -> Result<(), Fault> {
+        let titles: Vec<String> = files.iter().map(|file| format!("File:{file}")).collect();
+        let (titles, width) = (titles.join("|"), self.plan.pictures.max_width.to_string());
+        let asked = [
+            ("action", "query"),
+            ("prop", "imageinfo"),
+            ("iiprop", "url|size|mime|extmetadata"),
+            ("iiurlwidth", width.as_str()),
+            ("titles", titles.as_str()),
+        ];
+        let mut more: Vec<(String, String)> = Vec::new();
+        let mut names = HashMap::new();
+        for _ in 0..MAX_PARTS {
+            let mut pairs = asked.to_vec();
+            pairs.extend(
+                more.iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str())),
+            );
+            let value = self.call(&pairs, outside, asker)?;
+            note_files(&value["query"], &mut names, known);
+            let Some(rest) = value["continue"].as_object() else {
+                break;
+            };
+            let text = |value: &Value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            };
+            more = rest
+                .iter()
+                .map(|(key, value)| (key.clone(), text(value)))
+                .collect();
+        }
+        Ok(())
+    }
+}
+
+/// A title without its namespace, which every language calls otherwise.
+fn bare(title: &str) -> &str {
+    title.split_once(':').map_or(title, |(_, name)| name)
+}
+
+/// Notes what an answer says about pictures; `names` are those that it knows by other names than asked.
+fn note_files(query: &Value, names: &mut HashMap<String, String>, known: &mut Map<String, Value>) {
+    for list in ["normalized", "redirects"] {
+        for change in query[list].as_array().into_iter().flatten() {
+            if let (Some(from), Some(to)) = (change["from"].as_str(), change["to"].as_str()) {
+                let asked = names.get(bare(from)).cloned();
+                let asked = asked.unwrap_or_else(|| bare(from).to_owned());
+                names.insert(bare(to).to_owned(), asked);
+            }
+        }
+    }
+    for page in query["pages"].as_array().into_iter().flatten() {
+        let (Some(title), info) = (page["title"].as_str(), &page["imageinfo"][0]) else {
+            continue;
+        };
+        if !info["url"].is_string() {
+            continue;
+        }
+        let meta = |name: &str| {
+            let value = info["extmetadata"][name]["value"].as_str();
+            value.map(plain).filter(|text| !text.is_empty())
+        };
+        let described = json!({
+            "url": info["url"], "drawn": info["thumburl"], "width": info["width"], "height": info["height"],
+            "mime": info["mime"], "page": info["descriptionurl"], "licence": meta("LicenseShortName"),
+            "licence_url": meta("LicenseUrl"), "author": meta("Artist"), "credit": meta("Credit"),
+        });
+        if let Some(asked) = names.get(bare(title)) {
+            known.insert(asked.clone(), described.clone());
+        }
+        known.insert(bare(title).to_owned(), described);
+    }
+}
+
+impl Pages for Wiki<'_> {
+    fn page(&self, hit: &Value, outside: &Outside<'_>, asker: Asker<'_>) -> Result<Value, Fault> {
+        let title = hit["title"].as_str().unwrap_or_default();
         let asked = [
             ("action", "parse"),
             ("page", title),
@@ -126,7 +197,7 @@ impl<'a> Wiki<'a> {
             files.dedup();
             files
         };
-        let mut known = serde_json::Map::new();
+        let mut known = Map::new();
         // The API takes 50 names at most.
         for some in files.chunks(50) {
             self.describe(some, &mut known, outside, asker)?;
@@ -134,54 +205,6 @@ impl<'a> Wiki<'a> {
         Ok(
             json!({"title": found, "url": base.as_str(), "revision": page["revid"], "id": page["pageid"], "sections": sections, "files": known}),
         )
-    }
-
-    fn address_of(&self, title: &str) -> Result<Url, Fault> {
-        let error = |error: url::ParseError| Failure::lasting("address", error.to_string());
-        let mut url = Url::parse(&self.plan.wiki.api).map_err(error)?;
-        url.set_query(None);
-        url.set_path(&format!("/wiki/{}", title.replace(' ', "_")));
-        Ok(url)
-    }
-
-    /// Licence, author, source and address of pictures.
-    fn describe(
-        &self,
-        files: &[String],
-        known: &mut serde_json::Map<String, Value>,
-        outside: &Outside<'_>,
-        asker: Asker<'_>,
-    ) -> Result<(), Fault> {
-        let titles: Vec<String> = files.iter().map(|file| format!("File:{file}")).collect();
-        let (titles, width) = (titles.join("|"), self.plan.pictures.max_width.to_string());
-        let asked = [
-            ("action", "query"),
-            ("prop", "imageinfo"),
-            ("iiprop", "url|size|mime|extmetadata"),
-            ("iiurlwidth", width.as_str()),
-            ("titles", titles.as_str()),
-        ];
-        let value = self.call(&asked, outside, asker)?;
-        for page in value["query"]["pages"].as_array().into_iter().flatten() {
-            let (Some(title), info) = (page["title"].as_str(), &page["imageinfo"][0]) else {
-                continue;
-            };
-            let meta = |name: &str| {
-                info["extmetadata"][name]["value"]
-                    .as_str()
-                    .map(plain)
-                    .filter(|text| !text.is_empty())
-            };
-            let name = title.split_once(':').map_or(title, |(_, name)| name);
-            if info["url"].is_string() {
-                known.insert(name.to_owned(), json!({
-                    "url": info["url"], "drawn": info["thumburl"], "width": info["width"], "height": info["height"],
-                    "mime": info["mime"], "page": info["descriptionurl"], "licence": meta("LicenseShortName"),
-                    "licence_url": meta("LicenseUrl"), "author": meta("Artist"), "credit": meta("Credit"),
-                }));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -209,86 +232,70 @@ impl Search for Wiki<'_> {
     }
 }
 
-impl Search for Google<'_> {
-    fn find(
-        &self,
-        topic: &str,
-        outside: &Outside<'_>,
-        asker: Asker<'_>,
-    ) -> Result<Vec<Value>, Fault> {
-        let search = &self.plan.search;
-        let results = search.results.to_string();
-        let mut request = Request::get(
-            Purpose::Service,
-            address(
-                &search.google_url,
-                &[
-                    ("cx", &search.google_engine),
-                    ("q", topic),
-                    ("num", &results),
-                ],
-            )?,
-        );
-        if matches!(outside.source, Source::Web(_)) {
-            request.secret = Some(Secret::Query(key_of(&search.google_key_variable)?));
-        }
-        let answer = outside.fetch(&request, asker)?;
-        let value: Value = serde_json::from_slice(&answer.body).map_err(|error| {
-            Failure::lasting("page", format!("the search answered with no JSON: {error}"))
-        })?;
-        let wiki = Url::parse(&self.plan.wiki.api).ok();
-        let links = value["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item["link"].as_str());
-        Ok(links
-            .filter_map(|link| {
-                let url = Url::parse(link).ok()?;
-                // The name of the page is in its address, not in the title that a search shows.
-                let ours = wiki
-                    .as_ref()
-                    .is_some_and(|wiki| wiki.host_str() == url.host_str());
-                match url.path().strip_prefix("/wiki/").filter(|_| ours) {
-                    Some(name) => {
-                        let pair = format!("x={}", name.replace('+', "%2B"));
-                        let title = url::form_urlencoded::parse(pair.as_bytes())
-                            .next()?
-                            .1
-                            .replace('_', " ");
-                        Some(json!({"title": title}))
-                    }
-                    None => Some(json!({"url": url.as_str()})),
-                }
-            })
-            .collect())
-    }
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// A page of another site. Nothing is known about the rights to its pictures.
-pub(crate) fn other_page(
-    url: &str,
-    outside: &Outside<'_>,
-    asker: Asker<'_>,
-) -> Result<Value, Fault> {
-    let answer = outside.fetch(&Request::get(Purpose::Page, url), asker)?;
-    if !answer.content_type.to_ascii_lowercase().contains("html") {
-        return Err(Failure::lasting(
-            "page",
-            format!("`{url}` is no page, but `{}`", answer.content_type),
-        )
-        .into());
+    use super::*;
+
+    #[test]
+    fn pictures_are_known_by_the_names_they_were_asked_for() {
+        let query = json!({
+            "normalized": [{"from": "File:a_b.png", "to": "File:A b.png"}],
+            "redirects": [{"from": "File:A b.png", "to": "File:New.png"}],
+            "pages": [
+                {"title": "Datei:New.png", "imageinfo": [{"url": "http://h/New.png", "extmetadata": {
+                    "LicenseShortName": {"value": "CC0"}, "Artist": {"value": "<b>A</b> person"}}}]},
+                {"title": "File:Gone.png", "missing": true},
+            ],
+        });
+        let mut known = Map::new();
+        note_files(&query, &mut HashMap::new(), &mut known);
+        assert_eq!(known["a_b.png"]["licence"], "CC0");
+        assert_eq!(known["New.png"]["author"], "A person");
+        assert!(!known.contains_key("Gone.png"));
+        assert_eq!(
+            unusable(br#"{"error": {"code": "maxlag"}}"#).as_deref(),
+            Some("maxlag")
+        );
+        assert_eq!(unusable(br#"{"error": {"code": "missingtitle"}}"#), None);
+        assert!(unusable(b"<html>").is_some());
     }
-    let base =
-        Url::parse(&answer.url).map_err(|error| Failure::lasting("address", error.to_string()))?;
-    let html = String::from_utf8_lossy(&answer.body);
-    let found = sections(&html, &base)
-        .map_err(|why| Failure::lasting("page", format!("`{url}`: {why}")))?;
-    let title = html
-        .split_once("<title>")
-        .and_then(|(_, rest)| rest.split_once("</title>"))
-        .map(|(title, _)| plain(title));
-    Ok(
-        json!({"title": title.unwrap_or_else(|| url.to_owned()), "url": base.as_str(), "revision": null, "id": base.as_str(), "sections": found, "files": {}}),
-    )
+
+    fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<u8>().prop_map(Value::from),
+            "[a-z:<&]{0,6}".prop_map(Value::from),
+        ];
+        let key = prop_oneof![
+            Just("pages"),
+            Just("title"),
+            Just("imageinfo"),
+            Just("url"),
+            Just("extmetadata"),
+            Just("Artist"),
+            Just("value"),
+            Just("normalized"),
+            Just("from"),
+            Just("to"),
+        ];
+        leaf.prop_recursive(6, 60, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((key.clone(), inner), 0..5).prop_map(|pairs| {
+                    Value::Object(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(value in tree(), text in ".{0,40}") {
+            note_files(&value, &mut HashMap::new(), &mut Map::new());
+            let _ = unusable(value.to_string().as_bytes());
+            let _ = unusable(text.as_bytes());
+        }
+    }
 }

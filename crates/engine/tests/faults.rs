@@ -2,54 +2,20 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod loopback;
+#[path = "loopback/runs.rs"]
+mod runs;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use loopback::{Reply, World, chat, reply};
+use loopback::{World, chat, gzip, json_reply, reply};
 use opabinia_data::{PictureFolder, SampleFile};
-use opabinia_engine::{
-    EngineError, Plan, Report, RunOptions, Stop, replay, run, sample_page, status,
-};
+use opabinia_engine::{EngineError, Plan, RunOptions, Stop, replay, run, sample_page, status};
 use opabinia_image::ImageLimits;
-
-fn engine(world: &World, folder: &Path, more: &str) -> Report {
-    try_engine(world, folder, more, RunOptions::default()).unwrap()
-}
-
-fn try_engine(
-    world: &World,
-    folder: &Path,
-    more: &str,
-    options: RunOptions,
-) -> Result<Report, EngineError> {
-    let plan = Plan::parse(Path::new("plan.toml"), &world.plan(more)).unwrap();
-    run(&plan, folder, options, &|| false, &|_| ())
-}
-
-fn ledger(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join("pool/ledger.jsonl")).unwrap()
-}
-
-/// Runs in a world where requests whose key holds `path` are answered otherwise.
-fn faulty(
-    path: &'static str,
-    twist: impl Fn(usize, Reply) -> Reply + Send + Sync + 'static,
-) -> (World, tempfile::TempDir, Report) {
-    let world = World::twisted(Box::new(move |key, before, _, usual| {
-        Some(if key.contains(path) {
-            twist(before, usual)
-        } else {
-            usual
-        })
-    }));
-    let folder = tempfile::tempdir().unwrap();
-    let report = engine(&world, folder.path(), "");
-    (world, folder, report)
-}
-
-/// 5 pages (4 topics and one that all of them find) with a picture in 2 sections each.
-const ALL: u64 = 10;
+use runs::{ALL, engine, faulty, ledger, run_text, try_engine};
+use serde_json::{Value, json};
 
 #[test]
 fn a_run_makes_a_pool_that_readers_accept_and_a_replay_makes_it_again() {
@@ -236,41 +202,6 @@ fn robots_are_obeyed() {
 }
 
 #[test]
-fn budgets_stop_a_run_that_goes_on_later() {
-    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
-    let report = engine(&world, folder.path(), "budget = {requests = 5}");
-    assert!(
-        matches!(
-            report.stopped,
-            Some(Stop::Budget {
-                what: "requests",
-                ..
-            })
-        ),
-        "{:?}",
-        report.stopped
-    );
-    assert_eq!(report.summary.samples, 2);
-    let again = tempfile::tempdir().unwrap();
-    replay(folder.path(), &again.path().join("r"), &|_| ()).unwrap();
-    let report = engine(&world, folder.path(), "budget = {tokens = 1500}");
-    assert!(matches!(
-        report.stopped,
-        Some(Stop::Budget { what: "tokens", .. })
-    ));
-    let report = engine(&world, folder.path(), "budget = {money = 1.0}");
-    assert_eq!((report.stopped, report.summary.samples), (None, ALL));
-    assert_eq!(world.most_answered(), 1);
-    let other = try_engine(
-        &world,
-        folder.path(),
-        "category = \"x\"",
-        RunOptions::default(),
-    );
-    assert!(matches!(other, Err(EngineError::OtherPlan { .. })));
-}
-
-#[test]
 fn a_host_that_is_down_stops_the_run() {
     let world = World::twisted(Box::new(|key, _, _, usual| {
         Some(if key.starts_with("/v1") {
@@ -283,15 +214,7 @@ fn a_host_that_is_down_stops_the_run() {
     let plan = world
         .plan("")
         .replace("retries = 2", "retries = 0\ngive_up_after = 2");
-    let plan = Plan::parse(Path::new("p"), &plan).unwrap();
-    let report = run(
-        &plan,
-        folder.path(),
-        RunOptions::default(),
-        &|| false,
-        &|_| (),
-    )
-    .unwrap();
+    let report = run_text(&plan, folder.path());
     assert!(
         matches!(report.stopped, Some(Stop::HostDown { times: 2, .. })),
         "{:?}",
@@ -300,23 +223,192 @@ fn a_host_that_is_down_stops_the_run() {
 }
 
 #[test]
-fn a_refresh_asks_whether_something_changed() {
-    let world = World::twisted(Box::new(|key, _, head, usual| {
-        let known = key.starts_with("/pic/") && head.contains("If-None-Match: \"v1\"");
-        Some(if known { reply(304, "", "") } else { usual })
+fn a_dead_host_of_pictures_is_left_alone_and_the_rest_goes_on() {
+    let world = World::twisted(Box::new(|key, _, _, usual| {
+        let mut usual = usual;
+        if key.contains("YeastA.png") && key.starts_with("/w/") {
+            // The same machine by another name is another host.
+            let text = String::from_utf8_lossy(&usual.body).replace("127.0.0.1", "localhost");
+            usual.body = text.into_bytes();
+        }
+        let is_dead = key.contains("/pic/Yeast") && !key.contains("form");
+        Some(if is_dead { reply(500, "", "x") } else { usual })
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let plan = world
+        .plan("")
+        .replace("retries = 2", "retries = 0\ngive_up_after = 1");
+    let report = run_text(&plan, folder.path());
+    assert_eq!((report.stopped, report.summary.samples), (None, ALL - 2));
+    assert_eq!(
+        world.count("/pic/YeastA").0 + world.count("/pic/YeastB").0,
+        1
+    );
+    assert!(ledger(folder.path()).contains("left alone"));
+}
+
+#[test]
+fn a_service_that_says_no_stops_the_run_and_no_job_is_lost_to_it() {
+    for (path, status) in [("/v1/chat", 401), ("/w/api.php", 403)] {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let switch = Arc::clone(&refuses);
+        let world = World::twisted(Box::new(move |key, _, _, usual| {
+            let no = key.starts_with(path) && switch.load(Ordering::SeqCst);
+            Some(if no { reply(status, "", "no") } else { usual })
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let report = engine(&world, folder.path(), "");
+        assert!(
+            matches!(&report.stopped, Some(Stop::Refused { reason }) if reason.contains(&status.to_string())),
+            "{:?}",
+            report.stopped
+        );
+        let failed: u64 = report.stages.iter().map(|stage| stage.failed).sum();
+        assert_eq!(failed, 0);
+        refuses.store(false, Ordering::SeqCst);
+        let report = engine(&world, folder.path(), "");
+        assert_eq!((report.stopped, report.summary.samples), (None, ALL));
+    }
+}
+
+#[test]
+fn an_answer_in_the_way_is_not_taken_for_one() {
+    for path in ["/v1/chat", "action=parse", "list=search", "titles="] {
+        let (_, folder, report) = faulty(path, move |before, usual| match before {
+            0 => reply(
+                200,
+                "Content-Type: text/html\r\n",
+                "<html>Sign in to the network",
+            ),
+            _ => usual,
+        });
+        let shown = ledger(folder.path());
+        assert_eq!(report.summary.samples, ALL, "{path}: {shown}");
+    }
+    // A busy encyclopedia answers with status 200.
+    let (_, _, report) = faulty("action=parse", |before, usual| match before {
+        0 => json_reply(&json!({"error": {"code": "maxlag", "info": "Waiting"}})),
+        _ => usual,
+    });
+    assert_eq!(report.summary.samples, ALL);
+}
+
+#[test]
+fn waits_may_be_asked_for_until_a_date() {
+    // Both dates are the server's: no wait, whatever the clock of this machine says.
+    let dates =
+        "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let (_, folder, report) = faulty("/v1/chat", move |before, usual| match before {
+        0 => reply(503, dates, "later"),
+        _ => usual,
+    });
+    assert_eq!(report.summary.samples, ALL, "{}", ledger(folder.path()));
+}
+
+#[test]
+fn packed_pages_are_unpacked_within_limits() {
+    let (_, folder, report) = faulty("action=parse", |_, mut usual| {
+        usual.headers += "Content-Encoding: gzip\r\n";
+        usual.body = gzip(&usual.body);
+        usual
+    });
+    assert_eq!(report.summary.samples, ALL, "{}", ledger(folder.path()));
+    for (body, encoding, reason) in [
+        (gzip(&vec![b' '; 10_000_000]), "gzip", "larger than 200000"),
+        (gzip(b"{\"parse\": 1}")[..15].to_vec(), "gzip", "broke off"),
+        (b"no gzip".to_vec(), "gzip", "broke off"),
+        (b"x".to_vec(), "br", "packed as `br`"),
+    ] {
+        let headers = format!("Content-Encoding: {encoding}\r\n");
+        let (_, folder, report) = faulty("page=Yeast&", move |_, _| {
+            reply(200, &headers, body.clone())
+        });
+        assert_eq!(report.summary.samples, ALL - 2, "{reason}");
+        let shown = ledger(folder.path());
+        assert!(shown.contains(reason), "{reason}: {shown}");
+    }
+}
+
+#[test]
+fn malformed_html_is_read_as_browsers_read_it() {
+    let (_, folder, report) = faulty("page=Yeast&", |_, usual| {
+        let mut value: Value = serde_json::from_slice(&usual.body).unwrap();
+        let html = value["parse"]["text"].as_str().unwrap();
+        // Nothing is closed, and things are closed that are not open.
+        let html = html
+            .replace("</p>", "")
+            .replace("</h2>", "</b>")
+            .replace("</figure>", "</i></figure></div></td>");
+        value["parse"]["text"] = json!(format!("</table><p{html}<figure><img><figcaption>"));
+        json_reply(&value)
+    });
+    assert!(
+        report.summary.samples >= ALL - 2,
+        "{}",
+        ledger(folder.path())
+    );
+    assert_eq!(report.stopped, None);
+    let (_, folder, report) = faulty("page=Yeast&", |_, usual| {
+        let mut value: Value = serde_json::from_slice(&usual.body).unwrap();
+        value["parse"]["text"] = json!("<div>".repeat(3000));
+        json_reply(&value)
+    });
+    assert_eq!(report.summary.samples, ALL - 2);
+    assert!(ledger(folder.path()).contains("elements are open at once"));
+}
+
+#[test]
+fn rules_that_cannot_be_read_allow_nothing_and_are_asked_for_again() {
+    let (_, folder, report) = faulty("/robots.txt", |before, _| match before {
+        0 => reply(503, "", "later"),
+        _ => reply(200, "", "User-agent: *\nCrawl-delay: 0.001\nAllow: /"),
+    });
+    assert_eq!(report.summary.samples, ALL, "{}", ledger(folder.path()));
+    let (world, folder, report) = faulty("/robots.txt", |_, _| reply(500, "", "broken"));
+    assert_eq!((report.stopped, report.summary.samples), (None, 0));
+    assert_eq!(world.count("/robots.txt").0, 3, "once, and two more times");
+    assert!(ledger(folder.path()).contains("cannot be read"));
+}
+
+#[test]
+fn every_request_says_who_asks() {
+    let named = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&named);
+    let world = World::twisted(Box::new(move |_, _, head, usual| {
+        if !(head.contains("User-Agent: opabinia/") && head.contains("(test@example.org)")) {
+            flag.store(false, Ordering::SeqCst);
+        }
+        Some(usual)
     }));
     let folder = tempfile::tempdir().unwrap();
     engine(&world, folder.path(), "");
-    let options = RunOptions {
-        refresh: true,
-        ..RunOptions::default()
-    };
-    let report = try_engine(&world, folder.path(), "", options).unwrap();
-    assert_eq!(report.summary.samples, ALL);
-    assert_eq!(world.count("/pic/YeastA.png"), (2, 1));
-    assert_eq!(
-        world.count("/v1/chat"),
-        (13, 13),
-        "the model is not asked again"
-    );
+    assert!(named.load(Ordering::SeqCst));
+}
+
+#[test]
+fn whoever_stops_a_run_can_go_on_with_it() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let plan = Plan::parse(Path::new("p"), &world.plan("")).unwrap();
+    let done = AtomicUsize::new(0);
+    let report = run(
+        &plan,
+        folder.path(),
+        RunOptions::default(),
+        &|| done.load(Ordering::SeqCst) >= 8,
+        &|_| {
+            done.fetch_add(1, Ordering::SeqCst);
+            // One folder, one process.
+            let other = try_engine(&world, folder.path(), "", RunOptions::default());
+            assert!(matches!(other, Err(EngineError::InUse { .. })));
+        },
+    )
+    .unwrap();
+    assert_eq!(report.stopped, Some(Stop::Interrupted));
+    let report = engine(&world, folder.path(), "");
+    assert_eq!((report.stopped, report.summary.samples), (None, ALL));
+    let counts = world.counts.lock().unwrap();
+    let twice = counts
+        .iter()
+        .find(|(key, n)| n.0 > 1 && !key.contains("robots.txt"));
+    assert_eq!(twice, None, "nothing is asked twice");
 }

@@ -1,7 +1,10 @@
-//! The model that is judged.
+//! The model that is judged: one that was loaded here, or one that somebody serves.
+
+use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
+use opabinia_endpoint::Endpoint;
 use opabinia_model::Model;
 use sha2::{Digest, Sha256};
 
@@ -11,24 +14,67 @@ use crate::digest;
 ///
 /// It is known by the digest of its parameters as they are in memory and of its configuration, not by
 /// the path it came from: training writes other weights to the same path, and answers of an earlier
-/// model must not be taken for those of a later one.
+/// model must not be taken for those of a later one. Of a served model only address and name are
+/// known; whoever serves another model under the same name wants another folder.
 pub struct Candidate<'a> {
     /// The model.
-    pub model: &'a Model,
+    pub who: Who<'a>,
     /// What tables call it.
     pub name: String,
-    /// Digest of parameters and configuration.
+    /// Digest of parameters and configuration, or of address and name.
     pub sha256: String,
+    /// What it consists of, by name: weights, template, preprocessing.
+    pub stamps: BTreeMap<String, String>,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy)]
+pub enum Who<'a> {
+    /// A model that was loaded here.
+    Local(&'a Model),
+    /// A model that somebody serves.
+    Served(&'a Endpoint),
 }
 
 impl<'a> Candidate<'a> {
     /// Takes a model, and reads all of its parameters.
     #[must_use]
     pub fn new(model: &'a Model, name: impl Into<String>) -> Self {
+        let template = digest::of(format!("{:?}", model.template));
+        let short = template.get(..12).unwrap_or(&template);
+        let encoders = model.network.encoders.iter();
+        let preprocessing: Vec<String> = encoders
+            .map(|encoder| format!("{:?}", encoder.preprocessor()))
+            .collect();
+        let sha256 = fingerprint(model);
+        let stamps = [
+            ("weights", sha256.clone()),
+            ("template", format!("{} ({short})", model.template.name)),
+            ("preprocessing", digest::of(preprocessing.join("\n"))),
+        ];
         Self {
-            model,
+            who: Who::Local(model),
             name: name.into(),
-            sha256: fingerprint(model),
+            sha256,
+            stamps: stamps.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+
+    /// Takes a served model; nothing is sent.
+    #[must_use]
+    pub fn served(endpoint: &'a Endpoint, name: impl Into<String>) -> Self {
+        let who = format!("{} at {}", endpoint.model(), endpoint.url());
+        let unknown = || format!("of {who}");
+        let stamps = [
+            ("weights", unknown()),
+            ("template", unknown()),
+            ("preprocessing", unknown()),
+        ];
+        Self {
+            who: Who::Served(endpoint),
+            name: name.into(),
+            sha256: digest::of(format!("served: {who}")),
+            stamps: stamps.map(|(name, value)| (name.to_owned(), value)).into(),
         }
     }
 }

@@ -66,12 +66,62 @@ pub enum EvalError {
     },
     /// Every question has the same picture, so there is no wrong one.
     #[error(
-        "cannot show wrong pictures: all questions of `{}` have the same picture; leave out \
-         `shuffled`",
-        path.display()
+        "cannot show wrong pictures: all questions of `{set}` have the same picture; leave out \
+         `shuffled`"
     )]
     NoOtherPicture {
-        /// The file of questions.
+        /// The benchmark, or the file of questions.
+        set: String,
+    },
+    /// A benchmark is asked for twice.
+    #[error("the benchmark `{name}` is named twice")]
+    TwiceNamed {
+        /// Its name.
+        name: String,
+    },
+    /// The questions of a benchmark could not be had.
+    #[error(transparent)]
+    Benchmark(#[from] crate::benchmark::BenchmarkError),
+    /// A served model is not to be reached, so no question can be asked.
+    #[error(
+        "the served model does not answer, so the run stops here; the same command goes on where it \
+         stands"
+    )]
+    Endpoint(#[source] opabinia_endpoint::EndpointError),
+    /// Runs cannot be put together.
+    #[error("cannot merge `{}`: {problem}", path.display())]
+    Merge {
+        /// The folder that does not fit.
+        path: PathBuf,
+        /// What is different.
+        problem: String,
+    },
+    /// Runs cannot be compared.
+    #[error("cannot compare `{}` with `{}`: {problem}", first.display(), second.display())]
+    Diff {
+        /// The first folder.
+        first: PathBuf,
+        /// The second folder.
+        second: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The comparison of two runs failed.
+    #[error(transparent)]
+    Analysis(#[from] crate::analysis::AnalysisError),
+    /// A folder that is to be made is there.
+    #[error("`{}` exists; name a new folder", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run of an earlier version.
+    #[error(
+        "`{}` was written by another version of this program; run `opabinia eval` again",
+        path.display()
+    )]
+    OtherFormat {
+        /// The file.
         path: PathBuf,
     },
     /// A model without vision cannot be judged with pictures.
@@ -162,7 +212,7 @@ impl EvalError {
 }
 
 /// An error and its causes in one line.
-pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+pub fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -9,64 +9,55 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use burn::prelude::Device;
-use opabinia_image::{ImageSource, RgbImage};
-use opabinia_llm::{Conversation, SamplingOptions, StopReason};
-use opabinia_model::{Generation, Model, ModelError, Seen};
-use opabinia_nn::Trace;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::digest;
-use crate::error::{EvalError, in_full};
-use crate::plan::{Appearance, Ask, Shown, Unit};
-use crate::questions::{Question, QuestionSet};
+use crate::candidate::{Candidate, Who};
+use crate::error::EvalError;
+use crate::items::Items;
+use crate::judging::judge;
+use crate::plan::{Appearance, Ask, Job, Shown, Unit};
 use crate::record::{Answered, Outcome, Record};
+use crate::respondent::{Look, Refusal, Respondent};
 use crate::run::EvalOptions;
 use crate::vision::Vision;
 
-/// Of a blank picture.
-const GREY: [u8; 3] = [128; 3];
+/// How many questions a served model is asked side by side, if nobody says.
+const SERVED_WORKERS: usize = 4;
 
 /// Receives each record; an error or a break ends the asking.
 type OnRecord<'a> = dyn FnMut(Record) -> Result<ControlFlow<()>, EvalError> + 'a;
 
+/// Digest of the settings of each benchmark and way of asking.
+pub type SettingsOf = BTreeMap<(usize, Vision), String>;
+
 /// Who asks.
 pub struct Examiner<'a> {
-    model: &'a Model,
-    set: &'a QuestionSet,
+    candidate: &'a Candidate<'a>,
+    respondent: Respondent<'a>,
+    items: &'a Items,
     options: &'a EvalOptions,
-    generation: Generation,
-    /// Digest of the settings of each way of asking.
-    settings: &'a BTreeMap<Vision, String>,
+    settings: &'a SettingsOf,
 }
 
-/// A picture as the model sees it, and its content hash.
-type Look = (Arc<Seen>, String);
+/// An answer without its judgement.
+type Raw = Result<Answered, String>;
 
 impl<'a> Examiner<'a> {
-    /// Who asks `model` the questions of `set`.
+    /// Who asks a candidate.
     pub fn new(
-        model: &'a Model,
-        set: &'a QuestionSet,
+        candidate: &'a Candidate<'a>,
+        items: &'a Items,
         options: &'a EvalOptions,
-        settings: &'a BTreeMap<Vision, String>,
+        settings: &'a SettingsOf,
     ) -> Self {
-        let generation = Generation {
-            sampling: SamplingOptions {
-                temperature: 0.0,
-                max_new_tokens: options.max_new_tokens,
-                ..SamplingOptions::default()
-            },
-            image_position: options.image_position,
-            ..Generation::default()
-        };
         Self {
-            model,
-            set,
+            candidate,
+            respondent: Respondent::new(candidate.who, options),
+            items,
             options,
-            generation,
             settings,
         }
     }
@@ -77,10 +68,10 @@ impl<'a> Examiner<'a> {
     /// If threads cannot be started.
     pub fn pools(&self, units: usize) -> Result<Vec<ThreadPool>, EvalError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let side_by_side = if self.model.device == Device::flex() {
-            cores
-        } else {
-            1
+        let side_by_side = match self.candidate.who {
+            Who::Local(model) if model.device == Device::flex() => cores,
+            Who::Local(_) => 1,
+            Who::Served(_) => SERVED_WORKERS,
         };
         let wanted = self.options.workers.unwrap_or(side_by_side);
         let workers = wanted.min(units).max(1);
@@ -101,7 +92,7 @@ impl<'a> Examiner<'a> {
     /// Asks everything, a unit per worker at a time.
     ///
     /// # Errors
-    /// What `on_record` gives.
+    /// What `on_record` gives, and if nobody answers.
     pub fn ask_all(
         &self,
         units: &[Unit],
@@ -122,7 +113,7 @@ impl<'a> Examiner<'a> {
             drop(sender);
             let mut result = Ok(());
             for record in records {
-                let go_on = on_record(record);
+                let go_on = record.and_then(&mut *on_record);
                 if !matches!(go_on, Ok(ControlFlow::Continue(()))) {
                     queue.stopped.store(true, Ordering::Relaxed);
                 }
@@ -133,15 +124,33 @@ impl<'a> Examiner<'a> {
     }
 
     /// One worker's part.
-    fn work(&self, queue: &Queue<'_>, records: &mpsc::Sender<Record>) {
+    fn work(&self, queue: &Queue<'_>, records: &mpsc::Sender<Result<Record, EvalError>>) {
         while let Some(unit) = queue.take() {
-            let look = self.look(unit.shown);
-            for ask in &unit.asks {
+            // Whoever has all answers need not look.
+            let unknown = unit.jobs.iter().any(|job| job.known.is_none());
+            let look = if unknown {
+                self.look(unit.shown)
+            } else {
+                Ok(None)
+            };
+            for job in &unit.jobs {
                 if queue.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                if records.send(self.record(*ask, look.as_ref())).is_err() {
-                    return;
+                let raw = match self.answer(job, look.as_ref().map(Option::as_ref)) {
+                    Ok(raw) => raw,
+                    Err(error) => {
+                        // The other side may be gone already.
+                        let _ = records.send(Err(error));
+                        return;
+                    }
+                };
+                for (place, ask) in job.asks.iter().enumerate() {
+                    let reused = place > 0 || job.known.is_some();
+                    let record = self.record(*ask, raw.clone(), reused);
+                    if records.send(Ok(record)).is_err() {
+                        return;
+                    }
                 }
             }
         }
@@ -149,73 +158,85 @@ impl<'a> Examiner<'a> {
 
     /// Looks at what is shown; `None` where that is nothing, the reason where it cannot be shown.
     fn look(&self, shown: Shown) -> Result<Option<Look>, String> {
-        if shown.as_what == Appearance::Nothing {
-            return Ok(None);
+        match shown.picture {
+            Some(picture) if shown.as_what != Appearance::Nothing => {
+                let data = &self.items.pictures[picture];
+                self.respondent.look(data, shown.as_what).map(Some)
+            }
+            _ => Ok(None),
         }
-        let file = &self.set.pictures[shown.picture].path;
-        let source = ImageSource::File(file.clone());
-        let load = || -> Result<RgbImage, opabinia_image::ImageError> {
-            let picture = opabinia_image::load(&source, &self.options.image_limits)?;
-            match shown.as_what {
-                Appearance::Blank => RgbImage::filled(picture.width(), picture.height(), GREY),
-                _ => Ok(picture),
+    }
+
+    /// Answers a job once for all of its questions.
+    fn answer(&self, job: &Job, look: Result<Option<&Look>, &String>) -> Result<Raw, EvalError> {
+        if let Some(known) = &job.known {
+            return Ok(Ok(known.clone()));
+        }
+        let (Ok(look), Some(ask)) = (look, job.asks.first()) else {
+            return Ok(Err(look.err().cloned().unwrap_or_default()));
+        };
+        let set = &self.items.sets[ask.set];
+        let prompt = &set.items[ask.item].prompt;
+        let limit = self.options.max_new_tokens(set);
+        match self.respondent.answer(prompt, look, limit) {
+            Err(Refusal::All(error)) => Err(error),
+            Err(Refusal::Question(problem)) => Ok(Err(problem)),
+            Ok(reply) => Ok(Ok(Answered {
+                asked: job.asked.clone(),
+                prompt_sha256: reply.prompt_sha256,
+                picture: look.map(|look| look.hash.clone()),
+                answer: reply.text,
+                score: None,
+                extracted: String::new(),
+                parsed: false,
+                judge: None,
+                unscored: None,
+                reused: false,
+                cut_off: reply.cut_off,
+                seconds: reply.seconds,
+                prompt_tokens: reply.prompt_tokens,
+                visual_tokens: reply.visual_tokens,
+                answer_tokens: reply.answer_tokens,
+            })),
+        }
+    }
+
+    fn record(&self, ask: Ask, raw: Raw, reused: bool) -> Record {
+        let set = &self.items.sets[ask.set];
+        let item = &set.items[ask.item];
+        let outcome = match raw {
+            Err(error) => Outcome::Failed { error },
+            Ok(answered) => {
+                let model = self.options.judge.as_ref();
+                let verdict = judge(&set.rules, model, item, &answered.answer);
+                Outcome::Answered(Answered {
+                    score: verdict.score,
+                    extracted: verdict.extracted,
+                    parsed: verdict.parsed,
+                    judge: verdict.judge,
+                    unscored: verdict.unscored,
+                    reused,
+                    ..answered
+                })
             }
         };
-        let picture = load().map_err(|error| in_full(&error))?;
-        let seen = self.model.see(&picture, &mut Trace::off());
-        match seen {
-            Ok(seen) => Ok(Some((seen, picture.content_hash()))),
-            Err(error) => Err(format!("{}: {}", file.display(), in_full(&error))),
-        }
-    }
-
-    fn record(&self, ask: Ask, look: Result<&Option<Look>, &String>) -> Record {
-        let question = &self.set.questions[ask.question];
-        let outcome = match look {
-            Err(error) => Outcome::Failed {
-                error: error.clone(),
-            },
-            Ok(look) => match self.answer(question, look.as_ref()) {
-                Ok(answered) => Outcome::Answered(answered),
-                Err(error) => Outcome::Failed {
-                    error: in_full(&error),
-                },
-            },
-        };
+        let own = item.picture.map(|picture| &self.items.pictures[picture]);
         Record {
-            id: question.id.clone(),
-            settings: self.settings[&ask.vision].clone(),
+            benchmark: set.benchmark.clone(),
+            id: item.id.clone(),
+            index: ask.item,
+            settings: self.settings[&(ask.set, ask.vision)].clone(),
             vision: ask.vision,
-            group: question.group.clone(),
-            task: question.task.clone(),
-            expected: question.answer.clone(),
-            chance: question.chance,
+            group: item.group.clone(),
+            task: item.task.clone(),
+            unit: item.unit.clone(),
+            source: item.source.clone(),
+            own_picture: own.map(|picture| picture.sha256.clone()),
+            prompt: item.prompt.clone(),
+            expected: item.expected(),
+            chance: item.chance,
             outcome,
         }
-    }
-
-    fn answer(&self, question: &Question, look: Option<&Look>) -> Result<Answered, ModelError> {
-        let pictures: Vec<Arc<Seen>> = look.map(|(seen, _)| seen.clone()).into_iter().collect();
-        let conversation =
-            Conversation::question(question.question.as_str()).with_images(pictures.len());
-        let prompt = self.model.prompt(&conversation)?;
-        let packed = self.model.pack(&[(&prompt, &pictures)])?;
-        let answers = self
-            .model
-            .generate(&packed, &self.generation, &mut |_, _| true)?;
-        let answer = answers.into_iter().next().ok_or(ModelError::EmptyPrompt)?;
-        let scorer = self.options.scorer;
-        Ok(Answered {
-            prompt_sha256: digest::of(&prompt.text),
-            picture: look.map(|(_, hash)| hash.clone()),
-            score: scorer.score(&answer.text, &question.expected()),
-            cut_off: matches!(answer.stop, StopReason::MaxTokens | StopReason::ContextFull),
-            seconds: answer.prefill_seconds + answer.decode_seconds,
-            prompt_tokens: answer.prompt_tokens,
-            visual_tokens: answer.visual_tokens,
-            answer_tokens: answer.ids.len(),
-            answer: answer.text,
-        })
     }
 }
 

@@ -6,23 +6,34 @@
 //! reported beside the score is the visual gain ([`summary`]).
 //!
 //! ```text
-//! questions.jsonl ─ QuestionSet::read ─▶ QuestionSet
-//! QuestionSet + Candidate ─ evaluate ─▶ Record per question and vision, in a RunFolder
-//! Records ─ Summary::of ─▶ rows with intervals and visual gain, as JSON, table, Markdown
+//! questions.jsonl ─ QuestionSet::read ─▶ QuestionSet ─┐
+//! benchmark files ─ Questions::read ─▶ Questions ─────┴─▶ Items
+//! Items + Candidate ─ evaluate ─▶ Record per question and vision, in a RunFolder
+//! RunFolder ─ Summary::of ─▶ rows with intervals and visual gain, as JSON, table, Markdown
+//! RunFolders ─ merge ─▶ one, ─ diff ─▶ which is better and what differs, ─ run_scores ─▶ analysis
 //! ```
 
 pub mod analysis;
 pub mod benchmark;
 mod candidate;
+mod description;
+mod diff;
 mod digest;
 pub mod endpoint;
 mod error;
 mod examiner;
+mod figure;
 mod interval;
+mod items;
 mod judge;
+mod judging;
+mod merge;
 mod plan;
 mod questions;
+mod ranges;
 mod record;
+mod resample;
+mod respondent;
 mod run;
 mod run_folder;
 mod run_scores;
@@ -31,12 +42,19 @@ mod settings;
 pub mod summary;
 mod vision;
 
-pub use candidate::Candidate;
-pub use error::EvalError;
-pub use interval::{Interval, wilson};
+pub use candidate::{Candidate, Who};
+pub use description::{Invocation, RunDescription, SetDescription, Way};
+pub use diff::{RunDiff, SetDiff, diff};
+pub use error::{EvalError, in_full};
+pub use figure::{Figure, Scale, Score};
+pub use interval::{Interval, wilson, wilson_of};
+pub use items::{Item, ItemSet, Items, Rules};
+pub use judging::JudgeModel;
+pub use merge::{Merged, merge};
 pub use plan::Shard;
 pub use questions::{PictureFile, Question, QuestionSet};
-pub use record::{Answered, Outcome, Record};
+pub use ranges::Ranges;
+pub use record::{Answered, Outcome, Record, Unscored};
 pub use run::{EvalOptions, Evaluation, Progress, evaluate};
 pub use run_folder::RunFolder;
 pub use run_scores::run_scores;

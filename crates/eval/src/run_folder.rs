@@ -1,9 +1,11 @@
 //! The folder of a run: what was asked how, one record per question, the summary.
 //!
 //! ```text
-//! DIR/run.json        model, questions, settings, versions
+//! DIR/run.json        model, benchmarks, settings, versions, what is wanted
 //! DIR/records.jsonl   a line per question and vision, in the order they were answered
-//! DIR/summary.json    scores, intervals, visual gain
+//! DIR/summary.json    scores, intervals, visual gain, counts
+//!
+//! All three describe the whole folder, whatever the last command asked.
 //! ```
 //!
 //! Records are appended whole and at once, so a killed run loses at most the questions it was
@@ -15,10 +17,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::description::RunDescription;
 use crate::error::EvalError;
 use crate::record::Record;
+use crate::summary::{SUMMARY_FILE, Summary};
 
-const RECORDS: &str = "records.jsonl";
+/// The file of records.
+pub(crate) const RECORDS: &str = "records.jsonl";
 
 /// A run's folder, open for writing by nobody else.
 #[derive(Debug)]
@@ -86,11 +91,22 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Sums up the whole folder, and writes that beside the records.
+    ///
+    /// # Errors
+    /// If the folder does not say what was asked, or cannot be written.
+    pub fn summarise(&self) -> Result<Summary, EvalError> {
+        let description = RunDescription::read(&self.path)?;
+        let summary = Summary::of(&description, &self.records);
+        self.write_json(SUMMARY_FILE, &summary)?;
+        Ok(summary)
+    }
+
     /// Writes a file beside the records, whole or not at all.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write_json(
+    pub(crate) fn write_json(
         &self,
         name: &'static str,
         content: &impl Serialize,
@@ -169,11 +185,17 @@ mod tests {
 
     fn record(id: &str) -> Record {
         Record {
+            benchmark: None,
             id: id.into(),
+            index: 0,
             settings: "s".into(),
             vision: Vision::On,
             group: "general".into(),
             task: "check".into(),
+            unit: None,
+            source: None,
+            own_picture: None,
+            prompt: "Is it?".into(),
             expected: "yes".into(),
             chance: 0.5,
             outcome: Outcome::Failed {

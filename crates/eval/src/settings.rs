@@ -1,56 +1,61 @@
-//! What an answer depends on, beside the question: what a record is known by.
+//! What a score depends on, beside the question: what a record is known by.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use opabinia_model::ImagePosition;
 use serde::Serialize;
 
 use crate::candidate::Candidate;
 use crate::digest;
-use crate::questions::QuestionSet;
+use crate::items::{ItemSet, Items, Rules};
+use crate::judging::JudgeModel;
+use crate::plan::{Appearance, Ask, Shown};
 use crate::run::EvalOptions;
-use crate::scorer::Scorer;
 use crate::vision::Vision;
 
 /// Raised when the same question is asked or judged in another way than by an earlier version, so
 /// that old records are not taken for new ones.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// Everything that decides an answer and its score, in an order that never changes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
     protocol: u32,
     model_sha256: String,
+    benchmark: Option<String>,
     questions_sha256: String,
     vision: Vision,
     /// Where it matters.
     wrong_picture_seed: Option<u64>,
     max_new_tokens: usize,
     image_position: &'static str,
-    scorer: Scorer,
+    rules: Rules,
+    /// Where it is asked.
+    judge: Option<String>,
 }
 
 impl Settings {
-    /// The settings of one way of asking.
+    /// The settings of one way of asking the questions of a set.
     pub fn new(
         candidate: &Candidate<'_>,
-        set: &QuestionSet,
+        set: &ItemSet,
         options: &EvalOptions,
         vision: Vision,
     ) -> Self {
+        let judge = options.judge.as_ref();
         Self {
             protocol: PROTOCOL,
             model_sha256: candidate.sha256.clone(),
+            benchmark: set.benchmark.clone(),
             questions_sha256: set.sha256.clone(),
             vision,
             wrong_picture_seed: (vision == Vision::Shuffled).then_some(options.seed),
-            max_new_tokens: options.max_new_tokens,
-            image_position: match options.image_position {
-                ImagePosition::Config => "config",
-                ImagePosition::Actual => "actual",
-            },
-            scorer: options.scorer,
+            max_new_tokens: options.max_new_tokens(set),
+            image_position: position(options),
+            rules: set.rules,
+            judge: judge
+                .filter(|_| set.rules.scorer.grader().is_some())
+                .map(JudgeModel::name),
         }
     }
 
@@ -59,43 +64,72 @@ impl Settings {
         // The names of fields are part of the text, so no two settings have the same.
         digest::of(format!("{self:?}"))
     }
-}
 
-/// `run.json`.
-#[derive(Debug, Serialize)]
-pub struct Description<'a> {
-    /// Version of this program.
-    version: &'static str,
-    model: &'a str,
-    model_sha256: &'a str,
-    template: &'a str,
-    questions: &'a Path,
-    questions_sha256: &'a str,
-    limit: Option<usize>,
-    shard: [usize; 2],
-    seed: u64,
-    /// Digest of the settings, as records have it, and the settings.
-    settings: BTreeMap<String, Settings>,
-}
-
-impl<'a> Description<'a> {
-    /// Of a run that is about to begin.
-    pub fn new(candidate: &'a Candidate<'_>, set: &'a QuestionSet, options: &EvalOptions) -> Self {
-        let settings = options.vision.iter().map(|&vision| {
-            let settings = Settings::new(candidate, set, options, vision);
-            (settings.digest(), settings)
-        });
-        Self {
-            version: env!("CARGO_PKG_VERSION"),
-            model: &candidate.name,
-            model_sha256: &candidate.sha256,
-            template: &candidate.model.template.name,
-            questions: &set.path,
-            questions_sha256: &set.sha256,
-            limit: options.limit,
-            shard: [options.shard.index, options.shard.count],
-            seed: options.seed,
-            settings: settings.collect(),
+    /// What is compared between runs, by name.
+    pub fn stamps(&self) -> BTreeMap<String, String> {
+        let Rules {
+            scorer,
+            aggregate,
+            protocol,
+        } = self.rules;
+        let mut stamps = BTreeMap::from([
+            (
+                "scorer".to_owned(),
+                format!(
+                    "{scorer}, {aggregate}, {protocol}, version {}",
+                    self.protocol
+                ),
+            ),
+            ("max new tokens".to_owned(), self.max_new_tokens.to_string()),
+            ("image position".to_owned(), self.image_position.to_owned()),
+        ]);
+        if let Some(seed) = self.wrong_picture_seed {
+            stamps.insert("seed".to_owned(), seed.to_string());
         }
+        if let Some(judge) = &self.judge {
+            stamps.insert("judge".to_owned(), judge.clone());
+        }
+        stamps
     }
+}
+
+fn position(options: &EvalOptions) -> &'static str {
+    match options.image_position {
+        ImagePosition::Config => "config",
+        ImagePosition::Actual => "actual",
+    }
+}
+
+/// Digest of everything that an answer depends on: model, prompt, what is shown, length. Two questions
+/// with the same digest have the same answer, whichever benchmark they belong to.
+pub fn asked(
+    candidate: &Candidate<'_>,
+    items: &Items,
+    options: &EvalOptions,
+    ask: Ask,
+    shown: Shown,
+) -> String {
+    #[derive(Debug)]
+    #[expect(dead_code, reason = "read by `Debug`, which is what is digested")]
+    struct Asked<'a> {
+        model: &'a str,
+        max_new_tokens: usize,
+        image_position: &'a str,
+        appearance: Appearance,
+        picture: Option<&'a str>,
+        prompt: &'a str,
+    }
+    let set = &items.sets[ask.set];
+    let seen = shown
+        .picture
+        .filter(|_| shown.as_what != Appearance::Nothing);
+    let asked = Asked {
+        model: &candidate.sha256,
+        max_new_tokens: options.max_new_tokens(set),
+        image_position: position(options),
+        appearance: shown.as_what,
+        picture: seen.map(|picture| items.pictures[picture].sha256.as_str()),
+        prompt: &set.items[ask.item].prompt,
+    };
+    digest::of(format!("{asked:?}"))
 }

@@ -436,6 +436,13 @@ fn cases() -> Vec<Case> {
             answers: &["3"],
         },
         Case {
+            name: "world-cvbench",
+            row: cv_bench("Count", "COCO"),
+            turn: CV_BENCH,
+            right: Some(1),
+            answers: &["3"],
+        },
+        Case {
             name: "mmvet",
             row: json!({
                 "question_id": "v1_0", "image": PIXEL, "question": "What is x?", "answer": "-1 <AND> -5",

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use opabinia_eval::{
-    Answered, Candidate, EvalError, EvalOptions, Evaluation, Outcome, QuestionSet, Record,
-    RunFolder, Shard, Summary, Vision, evaluate,
+    Answered, Candidate, EvalError, EvalOptions, Evaluation, Items, Outcome, QuestionSet, Record,
+    RunFolder, Shard, Vision, evaluate, merge, run_scores,
 };
 use opabinia_image::RgbImage;
 use opabinia_model::{LoadModel, Model};
@@ -87,7 +87,7 @@ impl Desk {
         let mut go_on = |_: &_| ControlFlow::Continue(());
         evaluate(
             &candidate,
-            &self.set,
+            &Items::of_file(&self.set).unwrap(),
             options,
             &mut self.run(name),
             &mut go_on,
@@ -98,7 +98,7 @@ impl Desk {
 fn options(vision: &[Vision]) -> EvalOptions {
     EvalOptions {
         vision: vision.to_vec(),
-        max_new_tokens: 3,
+        max_new_tokens: Some(3),
         workers: Some(1),
         ..EvalOptions::default()
     }
@@ -127,7 +127,7 @@ fn each_way_of_asking_shows_what_it_says() {
     let desk = Desk::new();
     let done = desk.evaluate("ways", &options(&Vision::ALL)).unwrap();
     assert!(done.is_complete());
-    assert_eq!((done.records.len(), done.asked), (28, 28));
+    assert_eq!((done.records.len(), done.done), (28, 28));
     let [square, wide, green] = ["square", "wide", "green"].map(|name| {
         let file = desk.folder.path().join(format!("{name}.png"));
         let source = opabinia_image::ImageSource::File(file);
@@ -179,8 +179,15 @@ fn workers_and_shards_change_nothing() {
     let second = desk.evaluate("parts", &part(1)).unwrap();
     let parts = [first.records, second.records].concat();
     assert_eq!(without_times(&parts), without_times(&alone.records));
+    let summed = desk.run("parts").summarise().unwrap();
+    assert_eq!((summed.wanted, summed.unfinished), (14, 0));
+    assert_eq!(
+        summed.overall().unwrap().figure.n,
+        7,
+        "not only the last part"
+    );
     let whole = desk.evaluate("parts", &one).unwrap();
-    assert_eq!(whole.asked, 0, "shards in one folder make a whole");
+    assert_eq!(whole.done, 0, "shards in one folder make a whole");
     assert_eq!(whole.records, parts);
 
     let few = EvalOptions {
@@ -212,7 +219,7 @@ fn a_stopped_run_goes_on_without_asking_again() {
     };
     let stopped = evaluate(
         &candidate,
-        &desk.set,
+        &Items::of_file(&desk.set).unwrap(),
         &options,
         &mut desk.run("stopped"),
         &mut stop_after(5),
@@ -229,9 +236,9 @@ fn a_stopped_run_goes_on_without_asking_again() {
 
     let rest = desk.evaluate("stopped", &options).unwrap();
     assert!(rest.is_complete());
-    assert_eq!(rest.asked, 14 - (stopped.records.len() - 1));
+    assert_eq!(rest.done, 14 - (stopped.records.len() - 1));
     assert_eq!(without_times(&rest.records), without_times(&whole.records));
-    assert_eq!(desk.evaluate("stopped", &options).unwrap().asked, 0);
+    assert_eq!(desk.evaluate("stopped", &options).unwrap().done, 0);
     let lines = fs::read_to_string(&file).unwrap();
     assert_eq!(lines.lines().count(), 14);
 }
@@ -243,18 +250,18 @@ fn other_settings_are_asked_anew() {
         limit: Some(2),
         ..options(&[Vision::Shuffled])
     };
-    assert_eq!(desk.evaluate("run", &few).unwrap().asked, 2);
+    assert_eq!(desk.evaluate("run", &few).unwrap().done, 2);
     let longer = EvalOptions {
-        max_new_tokens: 4,
+        max_new_tokens: Some(4),
         ..few.clone()
     };
-    assert_eq!(desk.evaluate("run", &longer).unwrap().asked, 2);
+    assert_eq!(desk.evaluate("run", &longer).unwrap().done, 2);
     let other_pictures = EvalOptions {
         seed: 7,
         ..few.clone()
     };
-    assert_eq!(desk.evaluate("run", &other_pictures).unwrap().asked, 2);
-    assert_eq!(desk.evaluate("run", &few).unwrap().asked, 0);
+    assert_eq!(desk.evaluate("run", &other_pictures).unwrap().done, 2);
+    assert_eq!(desk.evaluate("run", &few).unwrap().done, 0);
 }
 
 #[test]
@@ -269,12 +276,55 @@ fn a_damaged_picture_is_counted_and_asked_again() {
     let failures: Vec<&str> = done.records.iter().filter_map(Record::failure).collect();
     assert_eq!(failures.len(), 2);
     assert!(failures[0].contains("green.png"), "{failures:?}");
-    let summary = Summary::of("golden", &done);
+    let summary = desk.run("run").summarise().unwrap();
     assert_eq!((summary.failed, summary.unfinished), (2, 0));
-    assert_eq!(summary.overall().unwrap().n, 7);
+    assert_eq!(summary.overall().unwrap().figure.n, 7);
     let again = desk.evaluate("run", &options).unwrap();
-    assert_eq!(again.asked, 2);
+    assert_eq!(again.done, 2);
     assert_eq!(again.records.len(), 7);
+}
+
+/// Shards in folders of their own, put together, are the whole run.
+#[test]
+fn shards_are_merged() {
+    let desk = Desk::new();
+    let whole = options(&[Vision::On, Vision::Off, Vision::Shuffled]);
+    desk.evaluate("whole", &whole).unwrap();
+    let folder = |name: &str| desk.folder.path().join("runs").join(name);
+    let names = ["a", "b", "c"];
+    for (index, name) in names.iter().enumerate() {
+        let part = EvalOptions {
+            shard: Shard { index, count: 3 },
+            ..whole.clone()
+        };
+        desk.evaluate(name, &part).unwrap();
+    }
+    let parts = names.map(folder);
+    let merged = merge(&parts, &folder("merged")).unwrap();
+    assert_eq!(merged.twice, 0);
+    let expected = desk.run("whole").summarise().unwrap();
+    assert_eq!(merged.summary.rows, expected.rows);
+    assert_eq!(merged.summary.sets, expected.sets);
+    assert_eq!(
+        run_scores(&folder("merged")).unwrap(),
+        run_scores(&folder("whole")).unwrap()
+    );
+    let error = merge(&parts, &folder("merged")).unwrap_err();
+    assert!(matches!(error, EvalError::Exists { .. }), "{error}");
+
+    let twice = [folder("a"), folder("whole")];
+    assert!(merge(&twice, &folder("twice")).unwrap().twice > 0);
+    let seed = EvalOptions { seed: 3, ..whole };
+    desk.evaluate("seed", &seed).unwrap();
+    let other = [folder("a"), folder("seed")];
+    let error = merge(&other, &folder("mixed")).unwrap_err().to_string();
+    assert!(
+        error.contains("other settings for `shuffled` (seed)"),
+        "{error}"
+    );
+    assert!(!folder("mixed").exists());
+    let error = run_scores(&folder("none")).unwrap_err().to_string();
+    assert!(error.contains("cannot read"), "{error}");
 }
 
 #[test]
@@ -295,7 +345,7 @@ fn impossible_options_are_refused() {
             ..good.clone()
         },
         EvalOptions {
-            max_new_tokens: 0,
+            max_new_tokens: Some(0),
             ..good.clone()
         },
         EvalOptions {

@@ -32,6 +32,7 @@ mod canvas;
 mod decode;
 mod error;
 mod limits;
+mod looks;
 mod pixels;
 mod preprocess;
 mod resample;
@@ -41,6 +42,7 @@ mod source;
 pub use decode::{LoadInfo, PictureFormat, Turn, load, load_with_info};
 pub use error::{ImageError, PrepareError};
 pub use limits::ImageLimits;
+pub use looks::dhash;
 pub use pixels::PixelBatch;
 pub use preprocess::{
     CLIP_MEAN, CLIP_STD, CropRounding, HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocessor, Rescale,

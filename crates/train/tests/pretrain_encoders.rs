@@ -11,8 +11,8 @@ use opabinia_data::stream::stream;
 use opabinia_image::RgbImage;
 use opabinia_llm::Tokenizer;
 use opabinia_train::pretrain::{
-    ContrastiveOptions, ContrastiveTask, DenseTask, EncoderChoice, LabelFiles, MaeOptions, MaeTask,
-    Pictures, TokenizerOptions, TransformerSizes, train_tokenizer,
+    ContrastiveOptions, ContrastiveTask, DenseTask, EncoderChoice, EncoderTask, LabelFiles,
+    MaeOptions, MaeTask, Pictures, TokenizerOptions, TransformerSizes, train_tokenizer,
 };
 use opabinia_train::{Task, TrainError};
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec, load_encoder};

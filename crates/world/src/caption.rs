@@ -46,6 +46,56 @@ pub fn caption(truth: &Truth, random: &mut ChaCha8Rng) -> String {
     }
 }
 
+/// What asks for [`measured`].
+const MEASURES: [&str; 4] = [
+    "List the objects with their positions.",
+    "Where is each object? Say across, down and depth.",
+    "Measure the picture.",
+    "List every object with its coordinates.",
+];
+
+/// How [`measured`] begins.
+pub const MEASURED: &str = "Across, down, depth: ";
+
+/// A request for a caption, and the caption. Measures have a request of their own, so that nobody
+/// has to guess what is wanted.
+pub fn exchange(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
+    match truth {
+        Truth::Scene(scene) if !scene.close_up && random.random_bool(0.5) => {
+            let asked = MEASURES.choose(random).copied().unwrap_or(MEASURES[0]);
+            (asked.to_owned(), measured(scene))
+        }
+        other => (instruction(random).to_owned(), caption(other, random)),
+    }
+}
+
+/// Every object of a scene from left to right with all its attributes and its place in numbers: the
+/// middle of what is visible of it in hundredths of the picture from the left and from the top, and
+/// its depth from the camera in units of the world.
+pub fn measured(scene: &Scene) -> String {
+    let all = [
+        Attribute::Size,
+        Attribute::Colour,
+        Attribute::Material,
+        Attribute::Shape,
+    ];
+    let hundredths = |sum: f64, side: u32| 50.0 * sum / f64::from(side.max(1));
+    let items: Vec<String> = from_left(scene)
+        .into_iter()
+        .map(|object| {
+            let seen = &object.box2d;
+            format!(
+                "{} ({:02.0}, {:02.0}, {:.1})",
+                Description::of(object, &all).singular(),
+                hundredths(seen.left + seen.right, scene.width).min(99.0),
+                hundredths(seen.top + seen.bottom, scene.height).min(99.0),
+                object.depth
+            )
+        })
+        .collect();
+    format!("{MEASURED}{}.", items.join(", "))
+}
+
 /// Every object of a scene from left to right with all its attributes and its place, as a list.
 pub fn dense(scene: &Scene) -> String {
     let all = [
@@ -383,6 +433,29 @@ mod tests {
                     assert_eq!(said.contains(&is), readable, "{said}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_measured_caption_has_places_in_numbers() {
+        let scene = scene(vec![
+            object(Shape::Cube, Colour::Blue, 2.0),
+            object(Shape::Ball, Colour::Red, -2.0),
+        ]);
+        let said = measured(&scene);
+        assert_eq!(
+            said,
+            "Across, down, depth: small red rubber ball (11, 43, 3.0), small blue rubber cube \
+             (89, 43, 3.0)."
+        );
+        for seed in 0..20 {
+            let truth = Truth::Scene(scene.clone());
+            let (asked, said) = exchange(&truth, &mut stream(seed, "test", 0));
+            assert_eq!(
+                said.starts_with(MEASURED),
+                MEASURES.contains(&asked.as_str()),
+                "{asked} {said}"
+            );
         }
     }
 

@@ -4,6 +4,9 @@
 //! machine" of Cambrian-1 (arXiv 2406.16860, section 4.2). The cure is to say in the question which
 //! answer is wanted: a question in [`Form::Short`] or [`Form::Letter`] carries a format prompt on a
 //! line of its own, and one in [`Form::Sentence`] carries none and is answered in a sentence.
+//!
+//! A conversation keeps its form ([`exchanges`]). The prompt for short answers is said once and holds
+//! until the end: most of a conversation would be this one sentence otherwise.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -90,6 +93,22 @@ impl Sample {
     }
 }
 
+/// The questions of one conversation, in one form, and their answers. What asks for short answers is
+/// said with the first question alone.
+pub fn exchanges(questions: &[Question], form: Form) -> Vec<(String, String)> {
+    let mut said = false;
+    let in_form = |question: &Question| {
+        if form == Form::Sentence || (form == Form::Letter && question.choices.is_some()) {
+            return exchange(question, form);
+        }
+        if std::mem::replace(&mut said, true) {
+            return (question.text.clone(), question.answer.clone());
+        }
+        exchange(question, Form::Short)
+    };
+    questions.iter().map(in_form).collect()
+}
+
 /// A question as it is asked, and its answer, in a form.
 pub fn exchange(question: &Question, form: Form) -> (String, String) {
     match (form, &question.choices) {
@@ -115,11 +134,11 @@ fn letters(question: &Question, choices: &[String]) -> (String, String) {
     (asked, answer)
 }
 
-/// Shares of the forms in a file.
+/// Shares of the forms among the conversations of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forms {
-    /// Share of questions that are answered in a sentence.
+    /// Share of conversations whose questions are answered in sentences.
     pub sentences: f64,
     /// Share of the others that are answered by a letter, where there are options.
     pub letters: f64,
@@ -135,7 +154,7 @@ impl Default for Forms {
 }
 
 impl Forms {
-    /// The form of one question.
+    /// The form of one conversation.
     pub fn draw(&self, random: &mut ChaCha8Rng) -> Form {
         if random.random_bool(self.sentences.clamp(0.0, 1.0)) {
             Form::Sentence
@@ -184,6 +203,24 @@ mod tests {
         let (asked, answer) = exchange(&question(), Form::Sentence);
         assert_eq!(asked, "Is the ball left or right of the cube?");
         assert_eq!(answer, "The ball is to the left of the cube.");
+    }
+
+    #[test]
+    fn short_answers_are_asked_for_once() {
+        let questions = [question(), question()];
+        let [first, second] = &exchanges(&questions, Form::Short)[..] else {
+            panic!("two questions")
+        };
+        assert!(first.0.ends_with(SHORT_PROMPT));
+        assert_eq!(second, &(question().text, "left".to_owned()));
+        let lettered = exchanges(&questions, Form::Letter);
+        assert!(
+            lettered
+                .iter()
+                .all(|(asked, _)| asked.ends_with(LETTER_PROMPT))
+        );
+        let said = exchanges(&questions, Form::Sentence);
+        assert!(said.iter().all(|(asked, _)| !asked.contains('\n')));
     }
 
     #[test]

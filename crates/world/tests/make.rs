@@ -108,8 +108,8 @@ fn samples_name_pictures_that_are_there() {
     assert_eq!(report.lines["train/align.jsonl"], 40);
     assert_eq!(
         report.lines["train/text.jsonl"],
-        30 + 20,
-        "texts, and every other picture in words"
+        30 + 40,
+        "texts, and every picture in words"
     );
 }
 

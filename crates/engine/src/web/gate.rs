@@ -21,6 +21,8 @@ struct State {
     next: Option<Instant>,
     /// Requests that failed in a row.
     failed: u32,
+    /// Least time between two requests, if the host names one.
+    delay: Duration,
 }
 
 /// One request under way.
@@ -62,7 +64,7 @@ impl Gate {
                 .map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
             if state.active < rate.concurrent && early.is_zero() {
                 state.active += 1;
-                state.next = Some(now + interval);
+                state.next = Some(now + interval.max(state.delay));
                 let host = host.to_owned();
                 return Some(Pass { gate: self, host });
             }
@@ -81,6 +83,24 @@ impl Gate {
         let mut states = self.states();
         let state = states.entry(host.to_owned()).or_default();
         state.next = Some(state.next.map_or(until, |next| next.max(until)));
+    }
+
+    /// Less often than the plan says, if the host wants it so.
+    pub(super) fn slow(&self, host: &str, delay: Option<Duration>) {
+        let delay = delay.unwrap_or_default();
+        let mut states = self.states();
+        let state = states.entry(host.to_owned()).or_default();
+        state.delay = delay;
+        if !delay.is_zero() {
+            // It holds from the request on that asked for the rules.
+            let next = Instant::now() + delay;
+            state.next = Some(state.next.map_or(next, |known| known.max(next)));
+        }
+    }
+
+    /// Requests to a host that failed in a row.
+    pub(super) fn failures(&self, host: &str) -> u32 {
+        self.states().get(host).map_or(0, |state| state.failed)
     }
 
     /// Notes whether a request succeeded at last; gives the failures in a row.
@@ -127,15 +147,39 @@ mod tests {
             ],
             [1, 2, 0]
         );
-        // A paused host lets nobody in, whatever the rate: the stop is what ends the wait.
+        // A paused host lets nobody in, whatever the rate.
         gate.pause("h", Duration::from_secs(3600));
+        assert!(is_shut(&gate, "h"));
+    }
+
+    /// Whether nobody is let in before somebody stops the wait.
+    fn is_shut(gate: &Gate, host: &str) -> bool {
         let asked = std::cell::Cell::new(0);
-        assert!(
-            gate.enter("h", &|| {
-                asked.set(asked.get() + 1);
-                asked.get() > 2
-            })
-            .is_none()
-        );
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 2
+        };
+        gate.enter(host, &stop).is_none()
+    }
+
+    #[test]
+    fn a_rate_lets_one_through_at_a_time() {
+        let rate = |per_second| Rate {
+            per_second,
+            concurrent: 2,
+        };
+        let mut web = WebTable {
+            per_second: 1e9,
+            ..WebTable::default()
+        };
+        web.hosts.insert("slow".to_owned(), rate(1e-4));
+        let gate = Gate::new(&web);
+        assert!(gate.enter("slow", &|| false).is_some());
+        assert!(is_shut(&gate, "slow"));
+        assert!(gate.enter("fast", &|| false).is_some());
+        assert!(!is_shut(&gate, "fast"));
+        // A host may want it slower.
+        gate.slow("fast", Some(Duration::from_secs(3600)));
+        assert!(is_shut(&gate, "fast"));
     }
 }

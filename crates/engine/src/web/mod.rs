@@ -4,6 +4,7 @@ mod address;
 mod client;
 mod gate;
 mod robots;
+mod send;
 
 pub(crate) use client::{Attempt, Client};
 
@@ -34,8 +35,9 @@ pub(crate) struct Request {
     pub body: Option<String>,
     /// Value of `Authorization`, or of the query parameter `key`; in no key, log or archive.
     pub secret: Option<Secret>,
-    /// Says whether an answer with status 200 only asks to come back later.
-    pub busy: fn(&[u8]) -> Option<String>,
+    /// Says why an answer with status 200 is none: a host that is busy, a page in the way, half a file. It is
+    /// asked for again, and not archived.
+    pub unusable: fn(&[u8]) -> Option<String>,
     /// What is known already, for a conditional request.
     pub known: Option<Validators>,
 }
@@ -67,7 +69,7 @@ impl Request {
             url: url.into(),
             body: None,
             secret: None,
-            busy: |_| None,
+            unusable: |_| None,
             known: None,
         }
     }

@@ -145,7 +145,7 @@ fn serve(
     let _ = stream.write_all(&reply.body);
 }
 
-fn json_reply(value: &Value) -> Reply {
+pub fn json_reply(value: &Value) -> Reply {
     reply(200, "Content-Type: application/json\r\n", value.to_string())
 }
 
@@ -176,6 +176,18 @@ fn usual(base: &str, path: &str, body: &str) -> Reply {
             (_, "parse") => page(base, &query(path, "page")),
             _ => files(base, &query(path, "titles")),
         };
+    }
+    if path.starts_with("/customsearch") {
+        let links = [
+            format!("{base}/wiki/{}", query(path, "q").replace(' ', "_")),
+            format!("{base}/site/page"),
+        ];
+        return json_reply(
+            &json!({"items": links.map(|link| json!({"title": "A hit", "link": link}))}),
+        );
+    }
+    if path.starts_with("/site/page") {
+        return site();
     }
     match path.strip_prefix("/pic/") {
         Some(name) => reply(
@@ -233,6 +245,24 @@ fn page(base: &str, title: &str) -> Reply {
     );
     let id = slug.bytes().map(u64::from).sum::<u64>();
     json_reply(&json!({"parse": {"title": title, "pageid": id, "revid": 7, "text": html}}))
+}
+
+/// A page of somebody else's, packed and in an old encoding.
+fn site() -> Reply {
+    let html = "<title>Caf\u{e9}s</title><p>A caf\u{e9} is a house where people drink. <figure><img src=/pic/Site.png>\
+                <figcaption>A caf\u{e9}</figcaption></figure><p>There are many of them.";
+    let bytes: Vec<u8> = html.chars().map(|c| c as u8).collect();
+    reply(
+        200,
+        "Content-Type: text/html; charset=iso-8859-1\r\nContent-Encoding: gzip\r\n",
+        gzip(&bytes),
+    )
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
 }
 
 fn files(base: &str, titles: &str) -> Reply {

@@ -86,7 +86,7 @@ pub fn bootstrap_interval(
 /// # Panics
 /// If there are no values.
 #[must_use]
-pub(super) fn middle_95(values: &mut [f64]) -> Interval {
+pub(crate) fn middle_95(values: &mut [f64]) -> Interval {
     values.sort_by(f64::total_cmp);
     Interval {
         low: quantile(values, 0.025),

@@ -70,6 +70,20 @@ pub enum Group {
     Other,
 }
 
+impl Group {
+    /// As it is written in definitions.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::General => "general",
+            Self::Knowledge => "knowledge",
+            Self::ChartOcr => "chart_ocr",
+            Self::VisionCentric => "vision_centric",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Where rows are.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

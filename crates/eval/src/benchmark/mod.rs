@@ -37,7 +37,9 @@ pub use error::{BenchmarkError, MissingColumn, Place};
 pub use fault::{Fault, FaultKind};
 pub use picture::{PictureData, PicturePlace, PictureStore, looks_like_picture};
 pub use questions::{BenchmarkQuestion, Counts, Questions};
-pub use source::{Fetch, FileDigest, Library, Listing};
+pub use row::{Cell, Row};
+pub(crate) use source::file_digest;
+pub use source::{Fetch, FileDigest, Library, Listing, Rows, rows};
 
 /// What stands for a picture in a prompt.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";

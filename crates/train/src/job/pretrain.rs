@@ -15,9 +15,9 @@ use super::{Done, Driven, Job, Order, names};
 use crate::TrainError;
 use crate::engine::run_folder::RunFolder;
 use crate::pretrain::{
-    ContrastiveOptions, ContrastiveTask, DecoderSizes, DenseTask, EncoderChoice, LabelFiles,
-    LanguageTask, MaeOptions, MaeTask, PictureFiles, TokenizerOptions, TransformerSizes,
-    train_tokenizer,
+    ContrastiveOptions, ContrastiveTask, DecoderSizes, DenseTask, EncoderChoice, EncoderTask,
+    LabelFiles, LanguageTask, MaeOptions, MaeTask, PictureFiles, TokenizerOptions,
+    TransformerSizes, train_tokenizer,
 };
 use crate::recipe::{
     ContrastiveTable, DecoderTable, DenseTable, EncoderTable, MaeTable, TextTable, TokenizerTable,
@@ -131,30 +131,10 @@ impl Job<'_> {
             temperature: loss.temperature,
             bias: loss.bias,
         };
-        let task = |samples: &[Sample], purpose| {
+        self.encoder(order, |samples, purpose| {
             let (paths, captions) = self.captions(samples, purpose)?;
-            let pictures = Arc::new(PictureFiles::new(paths, ImageLimits::default()));
-            ContrastiveTask::new(choice.clone(), options, &tokenizer, pictures, &captions)
-        };
-        let validation = match &self.recipe.data.validation {
-            Some(file) => {
-                let samples = self.samples(std::slice::from_ref(file))?;
-                Some(task(&samples, For::Validation)?)
-            }
-            None => None,
-        };
-        let samples = self.samples(&self.recipe.data.files)?;
-        let task = task(&samples, For::Training)?;
-        let driven = Driven {
-            module: task.module(self.recipe.seed, &self.device)?,
-            name_of: &str::to_owned,
-            data: hash_of(&samples),
-            task: Arc::new(task),
-            validation,
-        };
-        let dtype = self.weights();
-        self.drive(driven, order, |task, module, out| {
-            task.finish(&module, out, dtype)
+            let choice = choice.clone();
+            ContrastiveTask::new(choice, options, &tokenizer, pictures(paths), &captions)
         })
     }
 
@@ -174,30 +154,9 @@ impl Job<'_> {
                 heads: masking.decoder_heads,
             },
         };
-        let task = |samples: &[Sample], purpose| {
-            let (paths, _) = self.captions(samples, purpose)?;
-            let pictures = Arc::new(PictureFiles::new(paths, ImageLimits::default()));
-            MaeTask::new(choice.clone(), options, pictures)
-        };
-        let validation = match &self.recipe.data.validation {
-            Some(file) => {
-                let samples = self.samples(std::slice::from_ref(file))?;
-                Some(task(&samples, For::Validation)?)
-            }
-            None => None,
-        };
-        let samples = self.samples(&self.recipe.data.files)?;
-        let task = task(&samples, For::Training)?;
-        let driven = Driven {
-            module: task.module(self.recipe.seed, &self.device)?,
-            name_of: &str::to_owned,
-            data: hash_of(&samples),
-            task: Arc::new(task),
-            validation,
-        };
-        let dtype = self.weights();
-        self.drive(driven, order, |task, module, out| {
-            task.finish(&module, out, dtype)
+        self.encoder(order, |samples, purpose| {
+            let (_, paths) = self.named_pictures(samples, purpose)?;
+            MaeTask::new(choice.clone(), options, pictures(paths))
         })
     }
 
@@ -208,25 +167,45 @@ impl Job<'_> {
         order: Order<'_>,
     ) -> Result<Done, TrainError> {
         let choice = choose(table)?;
-        let task = |samples: &[Sample], purpose, folder: &Path| {
+        self.encoder(order, |samples, purpose| {
             let (names, paths) = self.named_pictures(samples, purpose)?;
-            let pictures = Arc::new(PictureFiles::new(paths, ImageLimits::default()));
+            let folder = match (purpose, &maps.validation_labels) {
+                (For::Validation, Some(folder)) => folder,
+                _ => &maps.labels,
+            };
             let labels = LabelFiles::open(folder, &names)?;
-            DenseTask::new(choice.clone(), pictures, labels)
-        };
-        let validation = match (&self.recipe.data.validation, &maps.validation_labels) {
-            (Some(file), Some(folder)) => {
+            DenseTask::new(choice.clone(), pictures(paths), labels)
+        })
+    }
+
+    /// What all trainings of encoders have in common; `make` puts the task together for some samples.
+    fn encoder<T>(
+        &self,
+        order: Order<'_>,
+        make: impl Fn(&[Sample], For) -> Result<T, TrainError>,
+    ) -> Result<Done, TrainError>
+    where
+        T: EncoderTask + 'static,
+        T::Batch: Sync,
+        T::Module: Sync,
+    {
+        let validation = match &self.recipe.data.validation {
+            Some(file) => {
                 let samples = self.samples(std::slice::from_ref(file))?;
-                Some(task(&samples, For::Validation, folder)?)
+                Some(make(&samples, For::Validation)?)
             }
-            _ => None,
+            None => None,
         };
         let samples = self.samples(&self.recipe.data.files)?;
-        let task = task(&samples, For::Training, &maps.labels)?;
+        let task = make(&samples, For::Training)?;
+        let mut data = hash_of(&samples);
+        if let Some(more) = task.supervision()? {
+            data = format!("{data} {more}");
+        }
         let driven = Driven {
             module: task.module(self.recipe.seed, &self.device)?,
             name_of: &str::to_owned,
-            data: hash_of(&samples),
+            data,
             task: Arc::new(task),
             validation,
         };
@@ -294,6 +273,10 @@ impl Job<'_> {
             .map(|(image, texts)| (root.join(image), texts))
             .unzip())
     }
+}
+
+fn pictures(paths: Vec<PathBuf>) -> Arc<PictureFiles> {
+    Arc::new(PictureFiles::new(paths, ImageLimits::default()))
 }
 
 fn choose(table: &EncoderTable) -> Result<EncoderChoice, TrainError> {

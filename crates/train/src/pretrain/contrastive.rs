@@ -14,7 +14,6 @@
 //! - The encoder's pooling here is a mean; the attention pooling of the published models is no part
 //!   of the features that a language model sees.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
@@ -25,13 +24,12 @@ use opabinia_image::{PixelBatch, Preprocessor};
 use opabinia_llm::Tokenizer;
 use opabinia_nn::{AttentionMask, Embedding, LayerNorm, Linear};
 use opabinia_vision::{Encoder, pixel_tensor};
-use opabinia_weights::WeightDtype;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::documents::document;
-use super::encoder::{EncoderChoice, Outputs, first_value};
+use super::encoder::{EncoderChoice, EncoderTask, Outputs, first_value};
 use super::loss::{sigmoid_pairs, unit_rows};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, plain, start};
@@ -258,26 +256,6 @@ impl ContrastiveTask {
         })
     }
 
-    /// Both towers with first weights.
-    ///
-    /// # Errors
-    /// If the weights to start from cannot be used.
-    pub fn module(&self, seed: u64, device: &Device) -> Result<ContrastiveModel, TrainError> {
-        let encoder = self.choice.build(Outputs::Last, device)?;
-        let width = encoder.width();
-        let model = ContrastiveModel {
-            image_norm: LayerNorm::new(width, 1e-6, device),
-            image_projection: Linear::new(width, self.options.joint, false, device),
-            text: TextTower::new(&self.options, self.vocabulary, device),
-            logit_scale: Initializer::Zeros.init([1], device),
-            logit_bias: Initializer::Zeros.init([1], device),
-            encoder,
-        };
-        let mut model = start(model, seed, |path, shape| self.first_value(path, shape));
-        model.encoder = self.choice.with_weights(model.encoder, device)?;
-        Ok(model)
-    }
-
     fn first_value(&self, path: &str, shape: &[usize]) -> Start {
         match path {
             "logit_scale" => Start::Constant(self.options.temperature.ln()),
@@ -286,20 +264,6 @@ impl ContrastiveTask {
             path if path.starts_with("encoder.") => first_value(&self.choice.config, path, shape),
             path => plain(path, shape, Start::Xavier),
         }
-    }
-
-    /// Writes the encoder as its family publishes it; the text tower has served.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn finish(
-        &self,
-        module: &ContrastiveModel,
-        folder: &Path,
-        dtype: WeightDtype,
-    ) -> Result<(), TrainError> {
-        module.encoder.valid().save(folder, dtype)?;
-        Ok(())
     }
 }
 
@@ -324,6 +288,28 @@ fn caption_tokens(
         )));
     }
     Ok(captions)
+}
+
+impl EncoderTask for ContrastiveTask {
+    fn module(&self, seed: u64, device: &Device) -> Result<ContrastiveModel, TrainError> {
+        let encoder = self.choice.build(Outputs::Last, device)?;
+        let width = encoder.width();
+        let model = ContrastiveModel {
+            image_norm: LayerNorm::new(width, 1e-6, device),
+            image_projection: Linear::new(width, self.options.joint, false, device),
+            text: TextTower::new(&self.options, self.vocabulary, device),
+            logit_scale: Initializer::Zeros.init([1], device),
+            logit_bias: Initializer::Zeros.init([1], device),
+            encoder,
+        };
+        let mut model = start(model, seed, |path, shape| self.first_value(path, shape));
+        model.encoder = self.choice.with_weights(model.encoder, device)?;
+        Ok(model)
+    }
+
+    fn encoder(module: &ContrastiveModel) -> &Encoder {
+        &module.encoder
+    }
 }
 
 impl Task for ContrastiveTask {

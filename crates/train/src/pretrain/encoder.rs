@@ -1,13 +1,13 @@
 //! Vision encoders before they have learnt anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec, Select};
 use opabinia_weights::{Checkpoint, LoadOptions, WeightDtype};
 
 use super::start::{Start, grid_waves, plain};
-use crate::TrainError;
+use crate::{Task, TrainError};
 
 /// First scale of ConvNeXt's residual branches: CaiT's for shallow networks (arXiv 2103.17239).
 /// The 10⁻⁶ of the published ones, which train for hundreds of epochs, costs a short run its
@@ -33,6 +33,40 @@ pub(crate) enum Outputs {
     Last,
     /// All, side by side, as a connector gets them.
     All,
+}
+
+/// A task that ends in a vision encoder.
+pub trait EncoderTask: Task {
+    /// The encoder and what serves its training, with first weights.
+    ///
+    /// # Errors
+    /// If the weights to start from cannot be used.
+    fn module(&self, seed: u64, device: &Device) -> Result<Self::Module, TrainError>;
+
+    /// A hash of what determines the training beside samples, if anything does.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn supervision(&self) -> Result<Option<String>, TrainError> {
+        Ok(None)
+    }
+
+    /// The encoder in it.
+    fn encoder(module: &Self::Module) -> &Encoder;
+
+    /// Writes the encoder as its family publishes it; what served its training has served.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn finish(
+        &self,
+        module: &Self::Module,
+        folder: &Path,
+        dtype: WeightDtype,
+    ) -> Result<(), TrainError> {
+        Self::encoder(module).valid().save(folder, dtype)?;
+        Ok(())
+    }
 }
 
 impl EncoderChoice {

@@ -10,7 +10,6 @@
 //! first; only their positions tell the grid. Pictures are not augmented: the small world has as
 //! many as anybody wants.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
@@ -20,11 +19,10 @@ use opabinia_data::stream::shuffle;
 use opabinia_image::{PixelBatch, Preprocessor};
 use opabinia_nn::{AttentionMask, Grid, Linear};
 use opabinia_vision::{Encoder, Family, pixel_tensor};
-use opabinia_weights::WeightDtype;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::encoder::{EncoderChoice, Outputs, first_value};
+use super::encoder::{EncoderChoice, EncoderTask, Outputs, first_value};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, grid_waves, plain, start};
 use super::transformer::{Transformer, TransformerSizes};
@@ -138,46 +136,12 @@ impl MaeTask {
         })
     }
 
-    /// Encoder and decoder with first weights.
-    ///
-    /// # Errors
-    /// If the weights to start from cannot be used.
-    pub fn module(&self, seed: u64, device: &Device) -> Result<MaeModel, TrainError> {
-        let encoder = self.choice.build(Outputs::Last, device)?;
-        let width = self.options.decoder.width;
-        let pixels = self.patch * self.patch * CHANNELS;
-        let model = MaeModel {
-            bridge: Linear::new(encoder.width(), width, true, device),
-            mask_token: Initializer::Zeros.init([1, 1, width], device),
-            decoder: Transformer::new(&self.options.decoder, device),
-            head: Linear::new(width, pixels, true, device),
-            encoder,
-        };
-        let mut model = start(model, seed, |path, shape| self.first_value(path, shape));
-        model.encoder = self.choice.with_weights(model.encoder, device)?;
-        Ok(model)
-    }
-
     fn first_value(&self, path: &str, shape: &[usize]) -> Start {
         match path {
             "mask_token" => Start::Normal(0.02),
             path if path.starts_with("encoder.") => first_value(&self.choice.config, path, shape),
             path => plain(path, shape, Start::Xavier),
         }
-    }
-
-    /// Writes the encoder as DINOv2 is published; the decoder has served.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn finish(
-        &self,
-        module: &MaeModel,
-        folder: &Path,
-        dtype: WeightDtype,
-    ) -> Result<(), TrainError> {
-        module.encoder.valid().save(folder, dtype)?;
-        Ok(())
     }
 
     /// Positions of a batch's patches, visible ones first, `[b, n, d]`.
@@ -244,6 +208,28 @@ fn normalise(values: &mut [f32]) {
     let scale = (variance + EPS).sqrt().recip();
     for value in values {
         *value = ((f64::from(*value) - mean) * scale) as f32;
+    }
+}
+
+impl EncoderTask for MaeTask {
+    fn module(&self, seed: u64, device: &Device) -> Result<MaeModel, TrainError> {
+        let encoder = self.choice.build(Outputs::Last, device)?;
+        let width = self.options.decoder.width;
+        let pixels = self.patch * self.patch * CHANNELS;
+        let model = MaeModel {
+            bridge: Linear::new(encoder.width(), width, true, device),
+            mask_token: Initializer::Zeros.init([1, 1, width], device),
+            decoder: Transformer::new(&self.options.decoder, device),
+            head: Linear::new(width, pixels, true, device),
+            encoder,
+        };
+        let mut model = start(model, seed, |path, shape| self.first_value(path, shape));
+        model.encoder = self.choice.with_weights(model.encoder, device)?;
+        Ok(model)
+    }
+
+    fn encoder(module: &MaeModel) -> &Encoder {
+        &module.encoder
     }
 }
 

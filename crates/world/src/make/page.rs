@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::MakeOptions;
 use super::text::described;
 use crate::caption;
-use crate::conversation::{Form, Sample, exchange};
+use crate::conversation::{Form, Sample, exchange, exchanges};
 use crate::knowledge;
 use crate::picture::{PictureOptions, Subject, draw};
 use crate::question::{Group, Question, Task, one_of_each, several};
@@ -94,13 +94,13 @@ pub(super) fn shard_folder(index: usize) -> String {
 /// Attempts to find a picture that the other split does not have.
 const MOST_REDRAWN: usize = 20;
 /// Every how many training pictures there is a sample that describes it in words.
-const DESCRIBED: usize = 2;
+const DESCRIBED: usize = 1;
 /// Every how many test pictures there is a question about a fact.
 const FACTS: usize = 2;
 /// Share of conversations that ask for a fact, too.
 const FACT_SHARE: f64 = 0.15;
 /// Share of conversations that ask for a caption, too.
-const CAPTION_SHARE: f64 = 0.2;
+const CAPTION_SHARE: f64 = 0.3;
 
 /// Draws picture `index` of a split and asks about it.
 ///
@@ -213,8 +213,7 @@ impl About<'_> {
 
     /// Asks for a caption.
     fn caption(&self, random: &mut ChaCha8Rng) -> (String, String) {
-        let asked = caption::instruction(random).to_owned();
-        (asked, caption::caption(&self.picture.truth, random))
+        caption::exchange(&self.picture.truth, random)
     }
 
     fn align(&self) -> Sample {
@@ -233,15 +232,17 @@ impl About<'_> {
         if fact {
             asked.extend(knowledge::ask(random));
         }
-        let mut exchanges: Vec<(String, String)> = asked
-            .iter()
-            .map(|question| exchange(question, self.options.forms.draw(random)))
-            .collect();
+        asked.shuffle(random);
+        let mut said = exchanges(&asked, self.options.forms.draw(random));
         if caption {
-            exchanges.push(self.caption(random));
+            let place = if random.random_bool(0.5) {
+                0
+            } else {
+                said.len()
+            };
+            said.insert(place, self.caption(random));
         }
-        exchanges.shuffle(random);
-        let sample = (!exchanges.is_empty()).then(|| self.sample(self.id.clone(), exchanges));
+        let sample = (!said.is_empty()).then(|| self.sample(self.id.clone(), said));
         (asked, sample)
     }
 

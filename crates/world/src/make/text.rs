@@ -9,10 +9,10 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::caption;
-use crate::conversation::{Forms, SHORT_PROMPT, Sample, exchange};
+use crate::conversation::{Forms, SHORT_PROMPT, Sample, exchanges};
 use crate::knowledge::{Fact, facts};
 use crate::question::wording::{capital, number, phrase, with_article, yes_no};
-use crate::question::{Task, several};
+use crate::question::{Question, Task, several};
 use crate::truth::Truth;
 
 /// Sample number `index` of a file of text.
@@ -41,10 +41,8 @@ fn quiz(index: usize, forms: &Forms, random: &mut ChaCha8Rng) -> Vec<(String, St
         .choose_multiple(random, more)
         .filter(|fact| Some(*fact) != first);
     let asked: Vec<&Fact> = first.into_iter().chain(others).collect();
-    asked
-        .into_iter()
-        .map(|fact| exchange(&fact.ask(random), forms.draw(random)))
-        .collect()
+    let asked: Vec<_> = asked.into_iter().map(|fact| fact.ask(random)).collect();
+    exchanges(&asked, forms.draw(random))
 }
 
 /// A few facts about one topic.
@@ -195,7 +193,9 @@ pub(super) fn described(
     forms: &Forms,
     random: &mut ChaCha8Rng,
 ) -> Option<Sample> {
+    let measured = random.random_bool(0.5);
     let words = match truth {
+        Truth::Scene(scene) if measured && !scene.close_up => caption::measured(scene),
         Truth::Scene(scene) => caption::dense(scene),
         other => caption::caption(other, random),
     };
@@ -208,27 +208,23 @@ pub(super) fn described(
     let values = [("x", words), ("a", with_article("picture"))];
     let opening = phrase(&templates, &values, random);
     let questions = several(truth, turns, random);
-    let mut exchanges: Vec<(String, String)> = questions
-        .iter()
-        .filter(|question| is_said(question.task, truth))
-        .map(|question| exchange(question, forms.draw(random)))
+    let questions: Vec<Question> = questions
+        .into_iter()
+        .filter(|question| is_said(question.task, truth, measured))
         .collect();
-    let (first, _) = exchanges.first_mut()?;
+    let mut said = exchanges(&questions, forms.draw(random));
+    let (first, _) = said.first_mut()?;
     *first = format!("{opening}\n{first}");
-    Some(Sample::new(
-        id,
-        None,
-        "world/described",
-        "language",
-        exchanges,
-    ))
+    Some(Sample::new(id, None, "world/described", "language", said))
 }
 
 /// Whether a caption tells what a task asks for.
-fn is_said(task: Task, truth: &Truth) -> bool {
+fn is_said(task: Task, truth: &Truth, measured: bool) -> bool {
     match task {
-        // Said only by thirds of the picture.
-        Task::Spatial | Task::Depth | Task::Distance => false,
+        // Said only by thirds of the picture, unless it is measured.
+        Task::Spatial | Task::Depth => measured,
+        // Needs places in space.
+        Task::Distance => false,
         // Said in some captions only.
         Task::BarColour | Task::PieColour => false,
         Task::PieExtreme | Task::PieCompare => {
@@ -320,7 +316,7 @@ mod tests {
 
     /// The words in front of the questions name what the truth has.
     #[test]
-    fn a_described_scene_says_every_object_and_asks_for_no_place() {
+    fn a_described_scene_says_every_object_and_asks_only_for_places_that_are_said() {
         let options = PictureOptions { side: 64 };
         for seed in 0..30 {
             let truth = draw(seed, Subject::Scene, &options).truth;
@@ -343,9 +339,14 @@ mod tests {
                 let name = Description::of(object, &said).singular();
                 assert!(first.contains(&name), "{name} in {first}");
             }
+            let measured = first.contains(caption::MEASURED);
             for turn in sample.conversations.iter().skip(2).step_by(2) {
                 assert!(
-                    !turn.value.contains("camera") && !turn.value.contains("closer"),
+                    !turn.value.contains("closer to the") || turn.value.contains("camera"),
+                    "{turn:?}"
+                );
+                assert!(
+                    measured || !turn.value.contains("camera") && !turn.value.contains("closer"),
                     "{turn:?}"
                 );
             }

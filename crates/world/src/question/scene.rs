@@ -62,15 +62,17 @@ fn presence(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
     Some(Question::new(Task::Presence, text, yes_no(yes), sentence).one_of(2))
 }
 
-/// A description of these attributes that fits nothing: mostly one that nearly fits something.
+/// A description of these attributes that fits nothing: half of the time one that nearly fits something.
 pub(super) fn missing(
     scene: &Scene,
     attributes: &[Attribute],
     random: &mut ChaCha8Rng,
 ) -> Option<Description> {
-    (0..12).find_map(|attempt| {
+    // Where all colours or shapes are there, only a near miss is left.
+    let near = random.random_bool(0.5);
+    (0..16).find_map(|attempt| {
         let mut object = scene.objects.choose(random)?.clone();
-        let near_miss = attempt < 9;
+        let near_miss = near || attempt >= 8;
         for attribute in changed(attributes, near_miss, random) {
             change(&mut object, attribute, random);
         }

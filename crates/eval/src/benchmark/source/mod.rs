@@ -145,6 +145,35 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The digest of one file, under its name.
+pub(crate) fn file_digest(path: &Path) -> std::io::Result<FileDigest> {
+    let (bytes, sha256) = sha256_of(path)?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    Ok(FileDigest {
+        path: name.to_string_lossy().into_owned(),
+        bytes,
+        sha256,
+    })
+}
+
+/// The rows of a file, each with its number in it, from 1; of text formats its line.
+pub type Rows = Box<dyn Iterator<Item = Result<(u64, Row), BenchmarkError>>>;
+
+/// Reads a file of rows by itself, in any format that a benchmark may have; formats that can skip
+/// columns read only `wanted` ones.
+///
+/// # Errors
+/// If the file cannot be read or its ending names no known format.
+pub fn rows(path: &Path, wanted: &[&str]) -> Result<Rows, BenchmarkError> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|&column| column.to_owned()).collect();
+    let options = TableOptions {
+        format: None,
+        names: None,
+        wanted: &wanted,
+    };
+    Ok(table::open(path, &options)?.rows)
+}
+
 /// Digests of files, with their paths relative to `root`.
 fn digests(root: &Path, files: &[PathBuf]) -> Result<Vec<FileDigest>, BenchmarkError> {
     let digest = |path: &PathBuf| {

@@ -1,0 +1,222 @@
+//! `data show`: a sample as the model will see it.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use clap::Args;
+use opabinia_data::{PictureFolder, Role, Run, Sample, SampleFile};
+use opabinia_image::{Filter, ImageLimits, RgbImage, resize};
+
+use super::check::MaskArgs;
+use crate::failure::Failure;
+use crate::{Outcome, output};
+
+/// Characters that a picture takes in a terminal; each shows two pixels, one above the other.
+const PICTURE_COLUMNS: u32 = 64;
+
+/// Show a sample as the model will see it.
+///
+/// With `--template` and `--tokenizer`, the whole prompt, with what is trained set apart: in colour on
+/// a terminal, in ⟦brackets⟧ elsewhere.
+#[derive(Args)]
+pub struct Show {
+    /// File of samples.
+    file: PathBuf,
+    /// Line of the sample, from 1.
+    #[arg(long, default_value_t = 1)]
+    line: u64,
+    /// Folder that the samples' pictures are in; the picture is drawn on a terminal.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// Show which tokens are trained; needs `--template` and `--tokenizer`.
+    #[arg(long, requires = "template")]
+    mask: bool,
+    #[command(flatten)]
+    tokens: MaskArgs,
+    /// Write a page with picture, turns and mask.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+}
+
+impl Show {
+    /// Does it.
+    pub fn run(self) -> Outcome {
+        let sample = self.sample()?;
+        let picture = match &self.images {
+            Some(root) => PictureFolder::open(root, ImageLimits::default())?.load(&sample)?,
+            None => None,
+        };
+        let masker = if self.mask {
+            self.tokens.masker()?
+        } else {
+            None
+        };
+        let runs = match masker {
+            None => None,
+            Some(masker) => {
+                let tokens = masker.tokenize(&sample, self.tokens.visual_tokens())?;
+                if tokens.cut > 0 {
+                    output::note(&format!("{} tokens do not fit and are cut", tokens.cut));
+                }
+                if tokens.left_out > 0 {
+                    output::note(&format!(
+                        "{} exchanges without question or answer are left out",
+                        tokens.left_out
+                    ));
+                }
+                output::note(&format!(
+                    "{} tokens, {} of them trained",
+                    tokens.tokens.len(),
+                    tokens.trained_tokens()
+                ));
+                Some(masker.explain(&tokens)?)
+            }
+        };
+        if let Some(path) = &self.page {
+            let text = page(&sample, picture.as_ref(), runs.as_deref())?;
+            std::fs::write(path, text).map_err(|error| {
+                Failure::new(format!("cannot write `{}`: {error}", path.display()))
+            })?;
+        }
+        if let Some(picture) = picture.as_ref().filter(|_| output::is_terminal()) {
+            output::data(&blocks(picture));
+        }
+        output::data(&head(&sample));
+        match &runs {
+            None => output::data(&turns(&sample)),
+            Some(runs) => output::data(&masked(runs, output::is_terminal())),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn sample(&self) -> Result<Sample, Failure> {
+        let file = SampleFile::open(&self.file)?;
+        // Places are ascending.
+        let (mut low, mut high) = (0, file.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match file.place(middle).line < self.line {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        if low >= file.len() || file.place(low).line != self.line {
+            let last = file.place(file.len().saturating_sub(1)).line;
+            return Err(Failure::new(format!(
+                "no sample begins on line {} of `{}`",
+                self.line,
+                self.file.display()
+            ))
+            .hint(format!(
+                "its last sample is on line {last}; blank lines have none"
+            )));
+        }
+        Ok(file.sample(low)?)
+    }
+}
+
+fn head(sample: &Sample) -> String {
+    let mut text = sample.place.to_string();
+    for (name, value) in [
+        ("id", &sample.id),
+        ("source", &sample.source),
+        ("category", &sample.category),
+        ("image", &sample.image),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(text, "\n{name}: {value}");
+        }
+    }
+    for (name, value) in &sample.extra {
+        let value: String = value.to_string().chars().take(100).collect();
+        let _ = write!(text, "\n{name}: {value}");
+    }
+    text
+}
+
+fn turns(sample: &Sample) -> String {
+    let turn = |turn: &opabinia_data::Turn| {
+        let who = match turn.role {
+            Role::User => "human",
+            Role::Assistant => "model",
+        };
+        format!("\n{who}: {}", turn.text)
+    };
+    sample.turns.iter().map(turn).collect::<Vec<_>>().join("\n")
+}
+
+fn masked(runs: &[Run], colour: bool) -> String {
+    let run = |run: &Run| match (run.trained, colour) {
+        (true, true) => format!("\x1b[30;42m{}\x1b[0m", run.text),
+        (true, false) => format!("⟦{}⟧", run.text),
+        (false, _) => run.text.clone(),
+    };
+    format!("\n{}", runs.iter().map(run).collect::<String>())
+}
+
+/// A picture in characters: upper halves in the colour of one pixel on the colour of the one below.
+fn blocks(picture: &RgbImage) -> String {
+    let (width, height) = picture.size();
+    let columns = PICTURE_COLUMNS.min(width.max(1));
+    let rows = u64::from(columns) * u64::from(height) / u64::from(width.max(1));
+    let rows = u32::try_from(rows.clamp(2, 96))
+        .unwrap_or(96)
+        .next_multiple_of(2);
+    let small = resize(picture, columns, rows, Filter::Bilinear);
+    let mut text = String::new();
+    for y in (0..rows).step_by(2) {
+        for x in 0..columns {
+            let [r, g, b] = small.pixel(x, y).unwrap_or_default();
+            let [s, h, c] = small.pixel(x, y + 1).unwrap_or_default();
+            let _ = write!(text, "\x1b[38;2;{r};{g};{b};48;2;{s};{h};{c}m▀");
+        }
+        text += "\x1b[0m\n";
+    }
+    text
+}
+
+fn page(
+    sample: &Sample,
+    picture: Option<&RgbImage>,
+    runs: Option<&[Run]>,
+) -> Result<String, Failure> {
+    let escape = |text: &str| {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+    };
+    let mut text = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{0}</title><style>\
+         body {{ font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }} \
+         pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f5f7; padding: 1rem; }} \
+         mark {{ background: #b7ebc6; }} img {{ max-width: 100%; }}</style><h1>{0}</h1><pre>{1}</pre>",
+        escape(&sample.place.to_string()),
+        escape(&head(sample)),
+    );
+    if let Some(picture) = picture {
+        let data = BASE64_STANDARD.encode(picture.encode_png()?);
+        let _ = write!(
+            text,
+            "<img alt=\"its picture\" src=\"data:image/png;base64,{data}\">"
+        );
+    }
+    let _ = write!(
+        text,
+        "<h2>Turns</h2><pre>{}</pre>",
+        escape(turns(sample).trim_start())
+    );
+    if let Some(runs) = runs {
+        text += "<h2>Prompt</h2><p>What is marked is trained.</p><pre>";
+        for run in runs {
+            let part = escape(&run.text);
+            let _ = match run.trained {
+                true => write!(text, "<mark>{part}</mark>"),
+                false => write!(text, "{part}"),
+            };
+        }
+        text += "</pre>";
+    }
+    Ok(text + "</html>\n")
+}

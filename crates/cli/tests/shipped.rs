@@ -1,0 +1,35 @@
+//! The model that ships, without being named, and the pictures of `examples/`.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::Path;
+
+use common::opabinia;
+
+const SHORT: &str = "Answer the question using a single word or phrase.";
+
+fn ask(picture: &str, question: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let picture = common::text(&root.join("examples").join(picture));
+    opabinia(&["ask", &picture, question]).quiet().stdout
+}
+
+#[test]
+fn it_tells_colors_shapes_and_kinds_of_charts() {
+    for (picture, question, answer) in [
+        ("ball.png", "What color is the ball?", "gray"),
+        ("ball.png", "The gray object is what kind of solid?", "ball"),
+        ("scene.png", "What color is the rubber cube?", "green"),
+        ("chart.png", "What type of chart is it?", "bar chart"),
+    ] {
+        let asked = format!("{question}\n{SHORT}");
+        assert_eq!(ask(picture, &asked), format!("{answer}\n"), "{question}");
+    }
+}
+
+#[test]
+fn it_talks_in_sentences_where_no_short_answer_is_asked_for() {
+    let said = ask("scene.png", "What color is the rubber cube?");
+    assert_eq!(said, "The rubber cube is green.\n");
+}

@@ -1,0 +1,119 @@
+//! Other formats in and out.
+//!
+//! Curation reads one form, a JSON object per line with its picture beside it, because ranges of bytes
+//! can be copied from it. Everything else that users bring is turned into it once, as a stream: arrays of
+//! LLaVA JSON, ShareGPT and chat messages, Parquet of Hugging Face data sets with pictures inside,
+//! WebDataset tar files, each of them compressed or not. The bytes decide what a file is, not its name.
+//!
+//! What cannot be understood is not lost: it stays a line, and `data check` says what is wrong with it.
+
+mod normalise;
+mod read;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use normalise::normalise;
+pub use write::To;
+
+use crate::error::CurateError;
+use crate::run::{Progress, Watch};
+
+/// A sample on its way, with what is inside of its file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Incoming {
+    /// A JSON object.
+    Record {
+        /// What it says.
+        record: Value,
+        /// Its pictures, encoded.
+        pictures: Vec<Vec<u8>>,
+    },
+    /// A line that is no JSON; it stays as it is.
+    Line(Vec<u8>),
+}
+
+/// What is converted.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// Files, in order.
+    pub files: Vec<PathBuf>,
+    /// The folder that pictures beside the files are in; only WebDataset and Parquet take them along.
+    pub images: Option<PathBuf>,
+    /// What is written.
+    pub to: To,
+    /// Samples of a shard.
+    pub shard_samples: u64,
+}
+
+/// What came of a conversion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Converted {
+    /// Samples and lines written.
+    pub samples: u64,
+    /// Pictures that were inside of the inputs, and are files now.
+    pub pictures: u64,
+    /// Lines that are no JSON, and stay as they are.
+    pub lines: u64,
+    /// The shards, in order.
+    pub shards: Vec<String>,
+}
+
+/// Converts files into the folder `out`, which appears when it is whole.
+///
+/// # Errors
+/// If an input cannot be read to its end, the output cannot be written, or somebody asked for an end;
+/// what was written by then is thrown away by the next try.
+pub fn convert(
+    conversion: &Conversion,
+    out: &Path,
+    watch: &Watch<'_>,
+) -> Result<Converted, CurateError> {
+    if out.exists() {
+        return Err(CurateError::Occupied {
+            path: out.to_owned(),
+            what: "a conversion writes a new folder",
+        });
+    }
+    let mut partial = out.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    if partial.exists() {
+        // Made by this program: conversions start over.
+        let ours = partial.join(write::MARK).exists();
+        if !ours {
+            return Err(CurateError::Occupied {
+                path: partial,
+                what: "is not what an interrupted conversion leaves",
+            });
+        }
+        std::fs::remove_dir_all(&partial).map_err(CurateError::io("remove", &partial))?;
+    }
+    let mut writer = write::Writer::create(&partial, conversion)?;
+    let total = conversion.files.len() as u64;
+    for (number, file) in conversion.files.iter().enumerate() {
+        (watch.progress)(Progress {
+            stage: "convert",
+            done: number as u64,
+            total,
+        });
+        read::read(file, &mut |incoming| {
+            if (watch.cancelled)() {
+                return Err(CurateError::Interrupted);
+            }
+            writer.put(incoming)
+        })?;
+    }
+    let converted = writer.finish()?;
+    std::fs::remove_file(partial.join(write::MARK)).map_err(CurateError::io("finish", &partial))?;
+    std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
+    (watch.progress)(Progress {
+        stage: "convert",
+        done: total,
+        total,
+    });
+    Ok(converted)
+}

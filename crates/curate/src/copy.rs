@@ -1,0 +1,331 @@
+//! The text, copied once: kept lines into shards, in the order of the inputs.
+//!
+//! A shard is a range of the kept samples, so shards are written side by side, each by itself, and a
+//! shard that is there need not be written again. A line is copied as it is, byte for byte, unless a
+//! format prompt is added to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use opabinia_data::{Offsets, Place, Sample};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::CurateError;
+use crate::job::{Job, index_path};
+use crate::part::{Index, Part, Row, temporary};
+use crate::prompt::{self, Prompt};
+use crate::select::Decisions;
+use crate::sources::Origin;
+
+/// A line that is farther than this from the one before is read by itself.
+const GAP_BYTES: u64 = 256 << 10;
+
+/// A shard that is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Name of its file.
+    pub file: String,
+    /// Its samples.
+    pub samples: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, in hexadecimal digits.
+    pub sha256: String,
+    /// Samples that got a format prompt, by source.
+    pub prompted: BTreeMap<String, u64>,
+}
+
+/// Which kept samples make a shard: numbers among all kept ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// Its number.
+    pub number: u64,
+    /// Number of its first sample.
+    pub first: u64,
+    /// Its samples.
+    pub samples: u64,
+}
+
+/// Divides `kept` samples.
+pub fn plan_shards(kept: u64, shard_samples: u64) -> Vec<ShardPlan> {
+    let shards = kept.div_ceil(shard_samples.max(1));
+    let plan = |number| ShardPlan {
+        number,
+        first: number * shard_samples,
+        samples: shard_samples.min(kept - number * shard_samples),
+    };
+    (0..shards).map(plan).collect()
+}
+
+/// What copying needs to know.
+#[derive(Debug)]
+pub struct Copier<'a> {
+    job: &'a Job,
+    job_path: &'a Path,
+    parts: &'a [Part],
+    decisions: &'a Decisions,
+    /// Number of the first kept sample of each part, and the number of all.
+    firsts: Vec<u64>,
+    /// Format prompts, and name, of sources that get any, by key.
+    prompts: HashMap<u64, (String, Vec<&'a Prompt>)>,
+}
+
+impl<'a> Copier<'a> {
+    /// Gets ready to copy what the decisions keep.
+    pub fn new(
+        job: &'a Job,
+        job_path: &'a Path,
+        parts: &'a [Part],
+        decisions: &'a Decisions,
+        origins: &BTreeMap<u64, Origin>,
+    ) -> Self {
+        let mut firsts = vec![0];
+        let mut sum = 0;
+        for kept in decisions.kept() {
+            sum += kept;
+            firsts.push(sum);
+        }
+        let texts = job.recipe.prompts.as_ref();
+        let prompts_of = |source: &str| -> Vec<&'a Prompt> {
+            let named = job.recipe.prompts_of(source).iter();
+            let texts = || texts.into_iter().flat_map(|prompts| &prompts.prompt);
+            named
+                .filter_map(|name| texts().find(|prompt| prompt.name == *name))
+                .collect()
+        };
+        let prompts = origins
+            .iter()
+            .map(|(&key, origin)| (key, (origin.source.clone(), prompts_of(&origin.source))))
+            .filter(|(_, (_, prompts))| !prompts.is_empty());
+        Self {
+            job,
+            job_path,
+            parts,
+            decisions,
+            firsts,
+            prompts: prompts.collect(),
+        }
+    }
+
+    /// Number of kept samples.
+    pub fn kept(&self) -> u64 {
+        self.firsts.last().copied().unwrap_or_default()
+    }
+
+    /// Number, among all kept samples, of the first one of a part.
+    pub fn first_of_part(&self, part: usize) -> u64 {
+        self.firsts.get(part).copied().unwrap_or_default()
+    }
+
+    /// Writes a shard and its offset index into `folder`.
+    ///
+    /// # Errors
+    /// If an input cannot be read or the shard cannot be written.
+    pub fn write(&self, plan: ShardPlan, folder: &Path) -> Result<Shard, CurateError> {
+        let file = shard_name(plan.number);
+        let path = folder.join(&file);
+        let mut out = ShardWriter::create(&path)?;
+        let end = plan.first + plan.samples;
+        let begin = self.firsts.partition_point(|&first| first <= plan.first);
+        for part in begin.saturating_sub(1)..self.parts.len() {
+            let first = self.first_of_part(part);
+            if first >= end {
+                break;
+            }
+            let from = plan.first.saturating_sub(first);
+            let number = self.firsts.get(part + 1).map_or(0, |next| next - first);
+            let to = number.min(end - first);
+            if from < to {
+                self.copy_part(part, from, to, &mut out)?;
+            }
+        }
+        let (bytes, sha256, samples, prompted) = out.finish()?;
+        Ok(Shard {
+            file,
+            samples,
+            bytes,
+            sha256,
+            prompted,
+        })
+    }
+
+    /// Copies the kept lines of a part from number `from` up to, not with, number `to`.
+    fn copy_part(
+        &self,
+        number: usize,
+        from: u64,
+        to: u64,
+        out: &mut ShardWriter,
+    ) -> Result<(), CurateError> {
+        let Some(part) = self.parts.get(number) else {
+            return Ok(());
+        };
+        let index = Index::read(&index_path(self.job_path, part.number))?;
+        let rows = index.rows()?;
+        let kept = rows.iter().enumerate();
+        let kept = kept.filter(|(row, _)| self.decisions.keeps(number, *row));
+        let wanted: Vec<&Row<'_>> = kept
+            .map(|(_, row)| row)
+            .skip(from as usize)
+            .take((to - from) as usize)
+            .collect();
+        let path = &self.job.files[part.file as usize].path;
+        for run in runs(&wanted) {
+            self.copy_run(path, run, out)?;
+        }
+        Ok(())
+    }
+
+    fn copy_run(
+        &self,
+        path: &Path,
+        run: &[&Row<'_>],
+        out: &mut ShardWriter,
+    ) -> Result<(), CurateError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let io = || CurateError::io("read", path);
+        let bytes = last.offset + u64::from(last.length) - first.offset;
+        let mut text = vec![0; bytes as usize];
+        let mut file = File::open(path).map_err(io())?;
+        file.seek(SeekFrom::Start(first.offset)).map_err(io())?;
+        file.read_exact(&mut text).map_err(io())?;
+        for row in run {
+            let start = (row.offset - first.offset) as usize;
+            let line = text
+                .get(start..start + row.length as usize)
+                .unwrap_or_default();
+            self.put(path, row, line, out)?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        path: &Path,
+        row: &Row<'_>,
+        line: &[u8],
+        out: &mut ShardWriter,
+    ) -> Result<(), CurateError> {
+        let Some((source, prompts)) = self.prompts.get(&row.source) else {
+            return out.line(line);
+        };
+        // It was a sample when it was indexed; the place is for no message.
+        let Ok(sample) = Sample::parse(line, Place::new(path, 0)) else {
+            return Err(CurateError::Format {
+                path: path.to_owned(),
+                problem: "the file changed while it was read; run the command again".to_owned(),
+            });
+        };
+        match prompt::add(line, &sample, prompts) {
+            None => out.line(line),
+            Some(edited) => {
+                *out.prompted.entry(source.clone()).or_default() += 1;
+                out.line(edited.as_bytes())
+            }
+        }
+    }
+}
+
+/// Name of the file of a shard.
+pub fn shard_name(number: u64) -> String {
+    format!("samples-{number:05}.jsonl")
+}
+
+/// Rows that are read in one go: no large gap between neighbours.
+fn runs<'a, 'b>(rows: &'a [&'b Row<'b>]) -> impl Iterator<Item = &'a [&'b Row<'b>]> {
+    rows.chunk_by(|one, next| {
+        next.offset
+            .saturating_sub(one.offset + u64::from(one.length))
+            < GAP_BYTES
+    })
+}
+
+/// Writes lines, their hash, and where each begins.
+pub(crate) struct ShardWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    hash: Sha256,
+    bytes: u64,
+    starts: Vec<u64>,
+    prompted: BTreeMap<String, u64>,
+}
+
+impl ShardWriter {
+    /// Begins a shard, under another name until it is whole.
+    pub fn create(path: &Path) -> Result<Self, CurateError> {
+        let temporary = temporary(path);
+        let file = File::create(&temporary).map_err(CurateError::io("write", &temporary))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary,
+            file: BufWriter::with_capacity(1 << 20, file),
+            hash: Sha256::new(),
+            bytes: 0,
+            starts: Vec::new(),
+            prompted: BTreeMap::new(),
+        })
+    }
+
+    /// Writes one line.
+    pub fn line(&mut self, line: &[u8]) -> Result<(), CurateError> {
+        self.starts.push(self.bytes);
+        for piece in [line, b"\n"] {
+            self.hash.update(piece);
+            self.file
+                .write_all(piece)
+                .map_err(CurateError::io("write", &self.temporary))?;
+            self.bytes += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Bytes, SHA-256, samples, and samples that got a prompt by source.
+    pub fn finish(self) -> Result<(u64, String, u64, BTreeMap<String, u64>), CurateError> {
+        let io = || CurateError::io("write", &self.path);
+        let file = self
+            .file
+            .into_inner()
+            .map_err(|error| io()(error.into_error()))?;
+        file.sync_all().map_err(io())?;
+        let sha256: [u8; 32] = self.hash.finalize().into();
+        let samples = self.starts.len() as u64;
+        let offsets = Offsets {
+            bytes: self.bytes,
+            sha256,
+            starts: self.starts,
+        };
+        offsets.write(&self.path)?;
+        std::fs::rename(&self.temporary, &self.path).map_err(io())?;
+        Ok((
+            self.bytes,
+            crate::part::hex(&sha256),
+            samples,
+            self.prompted,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_divide_what_is_kept() {
+        let plan = |kept, size| -> Vec<(u64, u64)> {
+            let shards = plan_shards(kept, size);
+            shards
+                .iter()
+                .map(|shard| (shard.first, shard.samples))
+                .collect()
+        };
+        assert_eq!(plan(5, 2), [(0, 2), (2, 2), (4, 1)]);
+        assert_eq!(plan(4, 4), [(0, 4)]);
+        assert_eq!(plan(0, 4), []);
+    }
+}

@@ -1,0 +1,162 @@
+//! Near duplicates: from pairs that meet in a band to samples that are dropped.
+//!
+//! A sample is a near duplicate if an earlier one, about the same picture, is at least as alike as the
+//! recipe says. The first of those that say almost the same is never dropped.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_schema::{DataType, Field, Schema};
+use opabinia_data::{Place, Sample};
+use parquet::arrow::ArrowWriter;
+use rayon::prelude::*;
+
+use crate::error::CurateError;
+use crate::job::{Job, index_path};
+use crate::minhash::{likeness, plain_text, shingles};
+use crate::part::{Index, Part, Row};
+
+/// Pairs that are compared at once.
+const GROUP: usize = 4096;
+
+/// Compares the pairs `(later, earlier)`, which are in the order of the later ones, and gives the first
+/// earlier one that is alike enough for each. Pairs with equal content are left to the exact step if
+/// `exact` says that there is one.
+///
+/// # Errors
+/// If a text cannot be read, or `cancelled` says so.
+pub fn judge(
+    pairs: &[(u64, u64)],
+    threshold: f64,
+    exact: bool,
+    job: &Job,
+    job_path: &Path,
+    parts: &[Part],
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<(u64, u64)>, CurateError> {
+    let wanted: HashSet<u32> = pairs
+        .iter()
+        .flat_map(|&(later, earlier)| [later, earlier])
+        .map(|position| (position >> 32) as u32)
+        .collect();
+    // Where the texts are: thirty-two bytes for each line of the parts that any pair is in.
+    let places = wanted
+        .into_par_iter()
+        .map(|part| Ok((part, places(&index_path(job_path, part))?)))
+        .collect::<Result<HashMap<u32, Places>, CurateError>>()?;
+    let texts = Texts {
+        job,
+        parts,
+        places: &places,
+    };
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    for group in pairs.chunks(GROUP) {
+        if cancelled() {
+            return Err(CurateError::Interrupted);
+        }
+        let alike = group
+            .par_iter()
+            .map(|&(later, earlier)| {
+                if exact && texts.place(later)?.hash == texts.place(earlier)?.hash {
+                    return Ok(false);
+                }
+                let (one, other) = (texts.sample(later)?, texts.sample(earlier)?);
+                let [one, other] = [one, other].map(|sample| shingles(&plain_text(&sample)));
+                Ok(likeness(&one, &other) >= threshold)
+            })
+            .collect::<Result<Vec<bool>, CurateError>>()?;
+        for (&pair, alike) in group.iter().zip(alike) {
+            if alike && found.last().is_none_or(|last| last.0 != pair.0) {
+                found.push(pair);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Where every line of a part is, and what it says.
+type Places = Vec<LinePlace>;
+
+#[derive(Clone, Copy)]
+struct LinePlace {
+    offset: u64,
+    length: u32,
+    hash: [u64; 2],
+}
+
+fn places(index: &Path) -> Result<Places, CurateError> {
+    let index = Index::read(index)?;
+    let rows = index.rows()?;
+    let place = |row: &Row<'_>| LinePlace {
+        offset: row.offset,
+        length: row.length,
+        hash: row.hash,
+    };
+    Ok(rows.iter().map(place).collect())
+}
+
+struct Texts<'a> {
+    job: &'a Job,
+    parts: &'a [Part],
+    places: &'a HashMap<u32, Places>,
+}
+
+fn no_line(position: u64) -> CurateError {
+    CurateError::DoesNotAddUp {
+        what: format!("position {position} is of no line"),
+    }
+}
+
+impl Texts<'_> {
+    fn place(&self, position: u64) -> Result<LinePlace, CurateError> {
+        let (part, row) = ((position >> 32) as u32, (position & 0xFFFF_FFFF) as usize);
+        let place = self.places.get(&part).and_then(|places| places.get(row));
+        place.copied().ok_or_else(|| no_line(position))
+    }
+
+    fn sample(&self, position: u64) -> Result<Sample, CurateError> {
+        let LinePlace { offset, length, .. } = self.place(position)?;
+        let file = self.parts.get((position >> 32) as usize);
+        let file = file.and_then(|part| self.job.files.get(part.file as usize));
+        let file = file.ok_or_else(|| no_line(position))?;
+        let io = || CurateError::io("read", &file.path);
+        let mut text = vec![0; length as usize];
+        let mut opened = File::open(&file.path).map_err(io())?;
+        opened.seek(SeekFrom::Start(offset)).map_err(io())?;
+        opened.read_exact(&mut text).map_err(io())?;
+        Sample::parse(&text, Place::new(file.path.as_path(), 0)).map_err(|_| CurateError::Format {
+            path: file.named.clone(),
+            problem: "the file changed while it was read; run the command again".to_owned(),
+        })
+    }
+}
+
+/// Writes the table of near duplicates, for the selection to leave out.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_table(path: &Path, found: &[(u64, u64)]) -> Result<(), CurateError> {
+    let schema = Arc::new(Schema::new(vec![Field::new(
+        "near_pos",
+        DataType::UInt64,
+        false,
+    )]));
+    let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(
+        found.iter().map(|pair| pair.0),
+    ));
+    let parquet = || CurateError::parquet("write the table of near duplicates", path);
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column]).map_err(|error| {
+        CurateError::Format {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        }
+    })?;
+    let file = File::create(path).map_err(CurateError::io("write", path))?;
+    let mut writer = ArrowWriter::try_new(file, schema, None).map_err(parquet())?;
+    writer.write(&batch).map_err(parquet())?;
+    writer.close().map(|_| ()).map_err(parquet())
+}

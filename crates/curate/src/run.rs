@@ -1,0 +1,591 @@
+//! A curation from recipe to pool.
+//!
+//! What is being made lies in `OUT.partial`, and becomes `OUT` in one move when everything is there and
+//! adds up. An interrupted curation leaves indexes and finished shards there; the same command takes
+//! them over if recipe and inputs are still the same, and throws them away if not.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::classify::Class;
+use crate::copy::{Copier, Shard, plan_shards};
+use crate::counts::{self, Limits};
+use crate::error::CurateError;
+use crate::job::{Job, Running, index_path};
+use crate::ledger::Reasons;
+use crate::manifest::{self, Counts, InputTally, Manifest};
+use crate::near;
+use crate::part::{self, Part, Summary, read_summary, source_key, temporary};
+use crate::plan::{self, Folders};
+use crate::recipe::Recipe;
+use crate::select::{self, Decisions, Ranks};
+use crate::sources::Origin;
+
+/// How a curation is run; nothing of it changes what comes out, except for `part_bytes` the names of
+/// ledger files.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of the query engine.
+    pub threads: usize,
+    /// Memory of the query engine, in bytes; what does not fit is spilled to disk.
+    pub memory_bytes: usize,
+    /// Bytes of a part.
+    pub part_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: 1 << 30,
+            part_bytes: part::PART_BYTES,
+        }
+    }
+}
+
+/// How far a curation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done: "index", "select", "copy", "ledger".
+    pub stage: &'static str,
+    /// Pieces that are done.
+    pub done: u64,
+    /// Pieces of this stage.
+    pub total: u64,
+}
+
+/// Who looks on, and may ask for an end.
+pub struct Watch<'a> {
+    /// Called with every step.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Whether to stop.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Watch<'_> {
+    fn check(&self) -> Result<(), CurateError> {
+        match (self.cancelled)() {
+            true => Err(CurateError::Interrupted),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Curates: reads what the recipe names, and writes the pool `out`.
+///
+/// A pool that the same recipe made of the same files is not made again.
+///
+/// # Errors
+/// See [`CurateError`]; what is finished by then is kept for the next try.
+pub fn curate(
+    recipe: &Recipe,
+    out: &Path,
+    options: &Options,
+    watch: &Watch<'_>,
+) -> Result<Manifest, CurateError> {
+    let job = Job::new(recipe, options.part_bytes)?;
+    if let Some(done) = finished(out, &job)? {
+        return Ok(done);
+    }
+    let partial = Partial::open(out, &job)?;
+    let made = partial.make(&job, options, watch);
+    Running::forget(&partial.folders.job());
+    let manifest = made?;
+    partial.publish(out)?;
+    Ok(manifest)
+}
+
+/// The manifest of `out`, if it is the pool of this job.
+fn finished(out: &Path, job: &Job) -> Result<Option<Manifest>, CurateError> {
+    let occupied = |what| CurateError::Occupied {
+        path: out.to_owned(),
+        what,
+    };
+    if !out.exists() {
+        return Ok(None);
+    }
+    let empty = out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_none());
+    if empty {
+        return Ok(None);
+    }
+    let Ok(manifest) = Manifest::read(out) else {
+        return Err(occupied("is no pool of this program"));
+    };
+    match manifest.fingerprint == job.fingerprint() {
+        true => Ok(Some(manifest)),
+        false => Err(occupied(
+            "is the pool of another recipe, or of files that changed since",
+        )),
+    }
+}
+
+/// The folder in which a pool is made.
+struct Partial {
+    root: PathBuf,
+    folders: Folders,
+}
+
+impl Partial {
+    fn open(out: &Path, job: &Job) -> Result<Self, CurateError> {
+        let mut name = out.as_os_str().to_owned();
+        name.push(".partial");
+        let root = PathBuf::from(name);
+        std::fs::create_dir_all(&root).map_err(CurateError::io("make the folder", &root))?;
+        // Tables of the query engine are named by absolute paths.
+        let root = root
+            .canonicalize()
+            .map_err(CurateError::io("find", &root))?;
+        let folders = Folders {
+            work: root.join("work"),
+        };
+        let partial = Self { root, folders };
+        let same = Job::read(&partial.folders.job()).is_ok_and(|there| there == *job);
+        if !same {
+            partial.clear()?;
+        }
+        for folder in [
+            partial.folders.index(),
+            partial.folders.bands(),
+            partial.folders.shards(),
+        ] {
+            let io = CurateError::io("make the folder", &folder);
+            std::fs::create_dir_all(&folder).map_err(io)?;
+        }
+        if !same {
+            job.write(&partial.folders.job())?;
+        }
+        Ok(partial)
+    }
+
+    /// Removes what another curation left; refuses what is none.
+    fn clear(&self) -> Result<(), CurateError> {
+        let io = CurateError::io("read", &self.root);
+        let mut entries = self.root.read_dir().map_err(io)?;
+        if entries.next().is_none() {
+            return Ok(());
+        }
+        if !self.folders.work.is_dir() {
+            return Err(CurateError::Occupied {
+                path: self.root.clone(),
+                what: "is not what an interrupted curation leaves",
+            });
+        }
+        let io = CurateError::io("remove", &self.root);
+        std::fs::remove_dir_all(&self.root).map_err(io)?;
+        std::fs::create_dir_all(&self.root).map_err(CurateError::io("make the folder", &self.root))
+    }
+
+    fn fresh(&self, folder: &Path) -> Result<(), CurateError> {
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(CurateError::io("remove", folder))?;
+        }
+        std::fs::create_dir_all(folder).map_err(CurateError::io("make the folder", folder))
+    }
+
+    fn make(
+        &self,
+        job: &Job,
+        options: &Options,
+        watch: &Watch<'_>,
+    ) -> Result<Manifest, CurateError> {
+        let parts = job.parts();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.threads.max(1))
+            .build()
+            .map_err(CurateError::io("start threads in", &self.root))?;
+        self.index(&parts, options, watch, &runtime)?;
+        let read = Read::collect(&self.folders.job(), job, &parts)?;
+        read.check_bad(&job.recipe)?;
+        let (decisions, limits) = self.select(job, &read, options, watch, &runtime)?;
+        drop(runtime);
+        self.write(job, &parts, &read, &decisions, &limits, watch)
+    }
+
+    fn index(
+        &self,
+        parts: &[Part],
+        options: &Options,
+        watch: &Watch<'_>,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Result<(), CurateError> {
+        let job_path = self.folders.job();
+        let missing: Vec<u32> = parts
+            .iter()
+            .map(|part| part.number)
+            .filter(|&number| read_summary(&index_path(&job_path, number)).is_err())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for number in &missing {
+            // What cannot be read is made again.
+            let _ = std::fs::remove_file(index_path(&job_path, *number));
+        }
+        let (table, spill) = (self.folders.parts(), self.folders.spill());
+        self.fresh(&table)?;
+        self.fresh(&spill)?;
+        plan::write_parts(&table, &job_path, &missing, options.threads)?;
+        Running::forget(&job_path);
+        let running = Running::at(&job_path)?;
+        let (before, total) = ((parts.len() - missing.len()) as u64, parts.len() as u64);
+        let context = plan::session(options.threads, options.memory_bytes, &spill)?;
+        let work =
+            runtime.spawn(async move { plan::index_plan(&context, &table).await?.collect().await });
+        // The plan runs on its own threads; this one looks on.
+        while !work.is_finished() {
+            let done = before + running.done.load(Ordering::Relaxed);
+            (watch.progress)(Progress {
+                stage: "index",
+                done,
+                total,
+            });
+            if (watch.cancelled)() {
+                running.cancelled.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let done = runtime
+            .block_on(work)
+            .map_err(|error| CurateError::Format {
+                path: self.folders.index(),
+                problem: format!("the plan ended early: {error}"),
+            })?;
+        done.map_err(|error| plan::unwrap("index the samples", error))?;
+        (watch.progress)(Progress {
+            stage: "index",
+            done: total,
+            total,
+        });
+        Ok(())
+    }
+
+    fn select(
+        &self,
+        job: &Job,
+        read: &Read,
+        options: &Options,
+        watch: &Watch<'_>,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Result<(Decisions, BTreeMap<Origin, Limits>), CurateError> {
+        let spill = self.folders.spill();
+        self.fresh(&spill)?;
+        let context = plan::session(options.threads, options.memory_bytes, &spill)?;
+        let total = read.samples();
+        let shown = |done| {
+            (watch.progress)(Progress {
+                stage: "select",
+                done,
+                total,
+            });
+        };
+        shown(0);
+        let near = self.near(job, &context, runtime, watch)?;
+        let table = near.as_ref().map(|_| self.folders.near());
+        let lines: Vec<u64> = read.summaries.iter().map(|summary| summary.lines).collect();
+        let ranks = runtime.block_on(async {
+            let index = self.folders.index();
+            let plan = plan::select_plan(&context, &index, table.as_deref(), &job.recipe)
+                .await
+                .map_err(|error| plan::unwrap("plan the selection", error))?;
+            Ranks::collect(plan, &lines, watch.cancelled, &shown).await
+        })?;
+        let mut ranks = ranks;
+        ranks.add_near(&near.unwrap_or_default());
+        let limits = counts::limits(&job.recipe, &ranks.available(&read.origins))?;
+        Ok((ranks.decide(&read.origins, &limits), limits))
+    }
+
+    /// Near duplicates, if the recipe looks for them; also written as a table.
+    fn near(
+        &self,
+        job: &Job,
+        context: &datafusion::prelude::SessionContext,
+        runtime: &tokio::runtime::Runtime,
+        watch: &Watch<'_>,
+    ) -> Result<Option<Vec<(u64, u64)>>, CurateError> {
+        let Some(dedup) = &job.recipe.dedup else {
+            return Ok(None);
+        };
+        let Some(threshold) = dedup.near else {
+            return Ok(None);
+        };
+        let pairs = runtime.block_on(async {
+            let plan = plan::near_plan(context, &self.folders.bands())
+                .await
+                .map_err(|error| plan::unwrap("plan the search of near duplicates", error))?;
+            select::collect_pairs(plan, watch.cancelled).await
+        })?;
+        let (path, parts) = (self.folders.job(), job.parts());
+        let cancelled = watch.cancelled;
+        let found = near::judge(
+            &pairs,
+            threshold,
+            dedup.exact,
+            job,
+            &path,
+            &parts,
+            cancelled,
+        )?;
+        near::write_table(&self.folders.near(), &found)?;
+        Ok(Some(found))
+    }
+
+    fn write(
+        &self,
+        job: &Job,
+        parts: &[Part],
+        read: &Read,
+        decisions: &Decisions,
+        limits: &BTreeMap<Origin, Limits>,
+        watch: &Watch<'_>,
+    ) -> Result<Manifest, CurateError> {
+        let job_path = self.folders.job();
+        let copier = Copier::new(job, &job_path, parts, decisions, &read.origins);
+        let plans = plan_shards(copier.kept(), job.recipe.output.shard_samples);
+        let step = Steps::new("copy", plans.len() as u64, watch);
+        let shards = plans
+            .par_iter()
+            .map(|&plan| {
+                watch.check()?;
+                let shard = self.shard(&format!("{:05}", plan.number), || {
+                    copier.write(plan, &self.root)
+                });
+                step.done();
+                shard
+            })
+            .collect::<Result<Vec<Shard>, _>>()?;
+        let ledger = self.root.join("ledger");
+        self.fresh(&ledger)?;
+        let reasons = Reasons {
+            job,
+            job_path: &job_path,
+            parts,
+            first_lines: &read.first_lines,
+            decisions,
+            origins: &read.origins,
+            limits,
+        };
+        let step = Steps::new("ledger", parts.len() as u64, watch);
+        let counted = (0..parts.len())
+            .into_par_iter()
+            .map(|part| {
+                watch.check()?;
+                let counts = reasons.write(part, copier.first_of_part(part), &ledger);
+                step.done();
+                counts
+            })
+            .collect::<Result<Vec<Counts>, _>>()?;
+        let mut counts = Counts::default();
+        counted.iter().for_each(|part| counts.merge(part));
+        let manifest = Manifest {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: job.fingerprint(),
+            recipe: job.recipe.clone(),
+            part_bytes: job.part_bytes,
+            inputs: read.inputs(job, parts),
+            total: counts.total(),
+            sources: with_prompts(counts.sources(), &shards),
+            shards,
+        };
+        manifest.check()?;
+        let path = self.root.join(manifest::FILE);
+        let text =
+            serde_json::to_string_pretty(&manifest).map_err(|error| CurateError::Format {
+                path: path.clone(),
+                problem: error.to_string(),
+            })?;
+        std::fs::write(&path, text + "\n").map_err(CurateError::io("write", &path))?;
+        Ok(manifest)
+    }
+
+    /// A shard that is there, or else made.
+    fn shard(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Result<Shard, CurateError>,
+    ) -> Result<Shard, CurateError> {
+        let note = self.folders.shards().join(format!("{name}.json"));
+        let there = std::fs::read(&note).ok();
+        let there = there.and_then(|text| serde_json::from_slice::<Shard>(&text).ok());
+        if let Some(shard) = there {
+            let size = self
+                .root
+                .join(&shard.file)
+                .metadata()
+                .map(|about| about.len());
+            if size.is_ok_and(|size| size == shard.bytes) {
+                return Ok(shard);
+            }
+        }
+        let shard = make()?;
+        let temporary = temporary(&note);
+        let io = || CurateError::io("write", &note);
+        std::fs::write(&temporary, serde_json::json!(shard).to_string()).map_err(io())?;
+        std::fs::rename(&temporary, &note).map_err(io())?;
+        Ok(shard)
+    }
+
+    fn publish(&self, out: &Path) -> Result<(), CurateError> {
+        let io = CurateError::io("remove", &self.folders.work);
+        std::fs::remove_dir_all(&self.folders.work).map_err(io)?;
+        let entries = self
+            .root
+            .read_dir()
+            .map_err(CurateError::io("read", &self.root))?;
+        for entry in entries.flatten() {
+            // Shards that a killed run began.
+            if entry.file_name().to_string_lossy().ends_with(".tmp") {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(CurateError::io("remove", &path))?;
+            }
+        }
+        if out.exists() {
+            // It is empty: `finished` looked.
+            std::fs::remove_dir(out).map_err(CurateError::io("replace", out))?;
+        }
+        std::fs::rename(&self.root, out).map_err(CurateError::io("write", out))
+    }
+}
+
+/// Counts finished pieces of a stage.
+struct Steps<'a> {
+    stage: &'static str,
+    total: u64,
+    done: AtomicU64,
+    watch: &'a Watch<'a>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(stage: &'static str, total: u64, watch: &'a Watch<'a>) -> Self {
+        Self {
+            stage,
+            total,
+            done: AtomicU64::new(0),
+            watch,
+        }
+    }
+
+    fn done(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.watch.progress)(Progress {
+            stage: self.stage,
+            done,
+            total: self.total,
+        });
+    }
+}
+
+fn with_prompts(
+    mut sources: Vec<manifest::SourceTally>,
+    shards: &[Shard],
+) -> Vec<manifest::SourceTally> {
+    for source in &mut sources {
+        let prompted = shards
+            .iter()
+            .filter_map(|shard| shard.prompted.get(&source.source));
+        source.prompted = prompted.sum();
+    }
+    sources
+}
+
+/// What the indexes say beside their rows.
+struct Read {
+    summaries: Vec<Summary>,
+    /// Line of the first row of each part, from 1.
+    first_lines: Vec<u64>,
+    origins: BTreeMap<u64, Origin>,
+}
+
+impl Read {
+    fn collect(job_path: &Path, job: &Job, parts: &[Part]) -> Result<Self, CurateError> {
+        let summaries = parts
+            .par_iter()
+            .map(|part| read_summary(&index_path(job_path, part.number)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut first_lines = Vec::with_capacity(parts.len());
+        let mut lines = vec![1; job.files.len()];
+        let mut origins = BTreeMap::new();
+        for (part, summary) in parts.iter().zip(&summaries) {
+            let line = &mut lines[part.file as usize];
+            first_lines.push(*line);
+            *line += summary.lines;
+            for (&key, (source, category)) in &summary.sources {
+                let origin = Origin {
+                    source: source.clone(),
+                    category: category.clone(),
+                };
+                let known = origins.entry(key).or_insert_with(|| origin.clone());
+                if *known != origin || source_key(&origin) != key {
+                    return Err(CurateError::DoesNotAddUp {
+                        what: format!("`{source}` and `{}` have one key", known.source),
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            summaries,
+            first_lines,
+            origins,
+        })
+    }
+
+    fn of(&self, class: Class) -> u64 {
+        let of = |summary: &Summary| summary.classes.get(class.name()).copied();
+        self.summaries.iter().filter_map(of).sum()
+    }
+
+    fn samples(&self) -> u64 {
+        self.of(Class::Ok)
+    }
+
+    fn check_bad(&self, recipe: &Recipe) -> Result<(), CurateError> {
+        let kinds: Vec<(Class, u64)> = Class::ALL
+            .into_iter()
+            .filter(|class| class.is_bad())
+            .map(|class| (class, self.of(class)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let bad = kinds.iter().map(|(_, count)| count).sum();
+        let lines = bad + self.samples();
+        let limit = recipe.input.max_bad;
+        if bad <= limit.of(usize::try_from(lines).unwrap_or(usize::MAX)) {
+            return Ok(());
+        }
+        let kinds = kinds
+            .iter()
+            .map(|(class, count)| format!("{count} {}", class.name()));
+        Err(CurateError::TooManyBad {
+            bad,
+            lines,
+            kinds: kinds.collect::<Vec<_>>().join(", "),
+            limit: limit.to_string(),
+        })
+    }
+
+    fn inputs(&self, job: &Job, parts: &[Part]) -> Vec<InputTally> {
+        let input = |(number, file): (usize, &crate::job::InputFile)| {
+            let own = parts.iter().zip(&self.summaries);
+            let own = own.filter(|(part, _)| part.file as usize == number);
+            let mut hash = Sha256::new();
+            let mut lines = 0;
+            for (_, summary) in own {
+                hash.update(&summary.sha256);
+                lines += summary.lines;
+            }
+            InputTally {
+                file: file.named.display().to_string(),
+                bytes: file.bytes,
+                lines,
+                sha256_of_parts: part::hex(&hash.finalize()),
+            }
+        };
+        job.files.iter().enumerate().map(input).collect()
+    }
+}
