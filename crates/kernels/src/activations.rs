@@ -7,7 +7,9 @@
 use rayon::prelude::*;
 
 use crate::format::{BLOCK, Format, GROUP};
+use crate::micro::MAX_ROWS;
 use crate::pack::bf16_pair;
+use crate::transpose::interleave;
 
 /// What four bytes hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,28 +174,30 @@ fn tiles(m: usize, sizes: &[usize]) -> Vec<Tile> {
     tiles
 }
 
-/// Four bytes of each row in turn; what is missing at the end stays 0.
-#[inline(always)]
-fn interleave(words: &mut [u32], rows: usize, row: usize, values: impl Iterator<Item = u32>) {
-    for (to, value) in words[row..].iter_mut().step_by(rows).zip(values) {
-        *to = value;
-    }
-}
+/// Values of a row that are prepared at a time: what they become stays in the first cache.
+const PIECE: usize = 2 * BLOCK;
 
 fn floats(x: &[f32], rows: usize, words: &mut [u32]) {
     let k = x.len() / rows;
-    for (row, x) in x.chunks_exact(k.max(1)).enumerate() {
-        interleave(words, rows, row, x.iter().map(|v| v.to_bits()));
-    }
+    interleave(bytemuck::cast_slice(x), k, rows, k, words);
 }
 
 fn pairs(x: &[f32], rows: usize, words: &mut [u32]) {
+    const WORDS: usize = PIECE / 2;
     let k = x.len() / rows;
-    for (row, x) in x.chunks_exact(k.max(1)).enumerate() {
-        let (two, rest) = x.as_chunks::<2>();
-        let rest = rest.iter().map(|&low| bf16_pair(low, 0.0));
-        let two = two.iter().map(|&[low, high]| bf16_pair(low, high));
-        interleave(words, rows, row, two.chain(rest));
+    let mut piece = [0u32; MAX_ROWS * WORDS];
+    for start in (0..k).step_by(PIECE) {
+        let count = (k - start).min(PIECE).div_ceil(2);
+        for (x, piece) in x.chunks_exact(k).zip(piece.chunks_exact_mut(WORDS)) {
+            let (two, rest) = x[start..k.min(start + PIECE)].as_chunks::<2>();
+            for (to, &[low, high]) in piece.iter_mut().zip(two) {
+                *to = bf16_pair(low, high);
+            }
+            if let [low] = *rest {
+                piece[two.len()] = bf16_pair(low, 0.0);
+            }
+        }
+        interleave(&piece, WORDS, rows, count, &mut words[start / 2 * rows..]);
     }
 }
 
@@ -206,22 +210,33 @@ fn bytes(
     scales: &mut [f32],
     sums: &mut [i32],
 ) {
+    const WORDS: usize = BLOCK / 4;
     let k = x.len() / rows;
-    for (row, x) in x.chunks_exact(k.max(1)).enumerate() {
-        for (block, start) in (0..padded).step_by(BLOCK).enumerate() {
+    let mut piece = [0u32; MAX_ROWS * WORDS];
+    for (block, start) in (0..padded).step_by(BLOCK).enumerate() {
+        let length = padded.min(start + BLOCK) - start;
+        let four = piece.chunks_exact_mut(WORDS);
+        for (row, (x, piece)) in x.chunks_exact(k).zip(four).enumerate() {
             let values = &x[start.min(k)..(start + BLOCK).min(k)];
-            let mut quantised = [0i8; BLOCK];
-            scales[block * rows + row] = to_int8(values, &mut quantised);
-            let length = padded.min(start + BLOCK) - start;
-            let quantised = &quantised[..length];
-            for (i, part) in quantised.chunks(per_sum).enumerate() {
+            let quantised = bytemuck::cast_slice_mut::<u32, i8>(piece);
+            quantised[values.len()..].fill(0);
+            scales[block * rows + row] = to_int8(values, quantised);
+            for (i, part) in quantised[..length].chunks(per_sum).enumerate() {
                 let sum = part.iter().map(|&v| i32::from(v)).sum();
                 sums[(start / per_sum + i) * rows + row] = sum;
             }
-            let four = quantised.as_chunks::<4>().0.iter();
-            let four = four.map(|four| u32::from_le_bytes(four.map(|v| v as u8)));
-            interleave(&mut words[start / 4 * rows..], rows, row, four);
+            // Bytes were written in the order of memory; kernels want the first in the lowest place.
+            piece
+                .iter_mut()
+                .for_each(|word| *word = u32::from_le(*word));
         }
+        interleave(
+            &piece,
+            WORDS,
+            rows,
+            length / 4,
+            &mut words[start / 4 * rows..],
+        );
     }
 }
 
@@ -236,12 +251,14 @@ fn to_int8(values: &[f32], quantised: &mut [i8]) -> f32 {
         .fold(0u32, |a, v| a.max(v.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
+        quantised.fill(0);
         return f32::NAN;
     }
     // The smallest scale whose inverse is finite: below it everything rounds to nothing.
     let scale = largest / 127.0;
     let inverse = 1.0 / scale;
     if !inverse.is_finite() {
+        quantised.fill(0);
         return 0.0;
     }
     for (to, value) in quantised.iter_mut().zip(values) {

@@ -10,6 +10,10 @@
 //! 16 such rows are one tile of AMX. Weights are read once from the first to the last byte both for
 //! one row of activations (bound by memory) and for many (bound by arithmetic).
 //!
+//! f32 activations stay f32 wherever the weight is f32 or bf16, unless the caller says
+//! [`Activations::Rounded`]: what a model computes by default does not depend on the processor beyond
+//! the order of sums. Integer weights always mean integer activations; whoever chose them chose that.
+//!
 //! A row's result does not depend on how many rows are computed with it, as long as they are few
 //! ([`FEW_ROWS`]): whoever checks several guessed tokens at once gets the very scores that one at a
 //! time gives.
@@ -27,12 +31,13 @@ mod multiply;
 mod pack;
 mod path;
 mod quantise;
+mod transpose;
 
 pub use bytes::AlignedBytes;
 pub use format::{BLOCK, Format, PANEL};
-pub use multiply::{FEW_ROWS, Finish, Options, Weights, multiply, multiply_with};
+pub use multiply::{Activations, FEW_ROWS, Finish, Options, Weights, multiply, multiply_with};
 pub use pack::{PackError, Packed, Rows};
-pub use path::Path;
+pub use path::{OVERRIDE, Path, PathError};
 
 #[cfg(test)]
 mod tests;

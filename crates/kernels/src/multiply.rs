@@ -20,8 +20,10 @@ pub const FEW_ROWS: usize = 16;
 const JOB_COLUMNS: usize = 256;
 /// Rows of a job.
 const JOB_ROWS: usize = 192;
-/// Multiply-adds below which a product is not worth more than one thread.
-const SMALL_PRODUCT: usize = 1 << 16;
+/// Multiply-adds below which a product is not worth more than one thread, if its weight is small, too.
+const SMALL_PRODUCT: usize = 1 << 19;
+/// Values of a weight below which reading it is not worth more than one thread.
+const SMALL_WEIGHT: usize = 1 << 16;
 /// Bytes per thread of rows that are packed at a time: they stay in the caches.
 const PACKED_AT_A_TIME: usize = 1 << 21;
 
@@ -48,6 +50,17 @@ impl Weights<'_> {
     }
 }
 
+/// What may happen to activations before they are multiplied with bf16 weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// Nothing: they are f32, and weights are widened to them.
+    #[default]
+    Exact,
+    /// Where the processor multiplies bf16 by bf16 faster and rows are many, they are rounded to
+    /// bf16, which moves an ordinary sum by about 0.2 % of its size.
+    Rounded,
+}
+
 /// What a product has besides its factors.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -55,6 +68,8 @@ pub struct Options<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied to every value, after the bias.
     pub finish: Option<&'a Finish<'a>>,
+    /// Whether activations may be rounded to the format of bf16 weights.
+    pub activations: Activations,
     /// The path to take; the best if `None`.
     pub path: Option<Path>,
 }
@@ -110,6 +125,11 @@ pub fn multiply_with(x: &[f32], m: usize, weights: Weights<'_>, options: Options
     // SAFETY: every value was written: jobs cover all rows and all columns.
     unsafe { y.set_len(m * n) };
     y
+}
+
+/// Whether waking other threads costs more than they do.
+fn is_small(m: usize, n: usize, k: usize) -> bool {
+    n * k < SMALL_WEIGHT && m * n * k < SMALL_PRODUCT
 }
 
 /// Sums of nothing, with the bias.
@@ -174,7 +194,8 @@ impl<'a> Product<'a> {
         path: Path,
         options: Options<'a>,
     ) -> Self {
-        let kernel = Kernel::new(path, format, m <= FEW_ROWS);
+        let rounded = options.activations == Activations::Rounded && m > FEW_ROWS;
+        let kernel = Kernel::new(path, format, rounded);
         Self {
             prepared: Prepared::new(x, m, format, kernel.kind(), kernel.rows()),
             kernel,
@@ -211,7 +232,7 @@ impl<'a> Product<'a> {
         let columns = (bytes.len() / panel_bytes * PANEL).min(self.n - first);
         let jobs = self.jobs(columns.div_ceil(PANEL));
         let run = |job: &Job<'_>| self.run_job(job, bytes, first, target);
-        if self.m * columns * self.k < SMALL_PRODUCT || rayon::current_num_threads() == 1 {
+        if is_small(self.m, columns, self.k) || rayon::current_num_threads() == 1 {
             jobs.iter().for_each(run);
         } else {
             jobs.par_iter().with_max_len(1).for_each(run);

@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 use crate::bytes::AlignedBytes;
 use crate::format::{BLOCK, Format, GROUP, PANEL, ROW, ZERO4, ZERO8};
-use crate::quantise;
+use crate::{quantise, transpose};
+
+/// Bytes below which packing is not worth more than one thread.
+const SMALL: usize = 1 << 17;
 
 /// A matrix that lies row after row.
 #[derive(Clone, Copy, Debug)]
@@ -250,14 +253,22 @@ pub(crate) fn pack_panels(
     if panel_bytes == 0 {
         return Ok(());
     }
-    packed
-        .par_chunks_exact_mut(panel_bytes)
-        .enumerate()
-        .try_for_each(|(panel, bytes)| {
-            let first = first + panel * PANEL;
-            let columns = n.saturating_sub(first).min(PANEL);
-            pack_panel(rows, k, format, first, columns, bytes)
-        })
+    let pack = |(panel, bytes): (usize, &mut [u8])| {
+        let first = first + panel * PANEL;
+        let columns = n.saturating_sub(first).min(PANEL);
+        pack_panel(rows, k, format, first, columns, bytes)
+    };
+    if packed.len() < SMALL {
+        packed
+            .chunks_exact_mut(panel_bytes)
+            .enumerate()
+            .try_for_each(pack)
+    } else {
+        packed
+            .par_chunks_exact_mut(panel_bytes)
+            .enumerate()
+            .try_for_each(pack)
+    }
 }
 
 fn pack_panel(
@@ -268,6 +279,9 @@ fn pack_panel(
     columns: usize,
     panel: &mut [u8],
 ) -> Result<(), PackError> {
+    if format == rows.exact() && columns == PANEL && transpose::panel(rows, k, first, panel) {
+        return Ok(());
+    }
     let mut wide = [0f32; BLOCK * PANEL];
     for start in (0..k).step_by(BLOCK) {
         let values = (k - start).min(BLOCK);

@@ -1,6 +1,12 @@
 //! What the processor has, and which code that means.
+//!
+//! [`OVERRIDE`] in the environment takes an older path than the best, for comparisons and for finding
+//! out whether a wrong result comes from one. It can only ask for what the processor has.
 
 use std::sync::OnceLock;
+
+/// The environment's variable that names a path (see [`Path::key`]).
+pub const OVERRIDE: &str = "OPABINIA_CPU";
 
 /// Code for a kind of processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,11 +40,40 @@ impl Path {
         Self::Avx512Bf16,
     ];
 
-    /// The best path of this processor, found once.
+    /// The best path of this processor, or the one that the environment [asks](Self::asked) for;
+    /// found once.
+    ///
+    /// What cannot be taken is passed over here: a program asks [`asked`](Self::asked) at its start
+    /// and says so.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Path> = OnceLock::new();
-        *BEST.get_or_init(detect)
+        *BEST.get_or_init(|| Self::asked().ok().flatten().unwrap_or_else(detect))
+    }
+
+    /// The path that the environment asks for, if it does.
+    ///
+    /// # Errors
+    /// If there is no path of that name, or this processor cannot take it.
+    pub fn asked() -> Result<Option<Self>, PathError> {
+        match std::env::var_os(OVERRIDE) {
+            None => Ok(None),
+            Some(name) => Self::by_key(&name.to_string_lossy()).map(Some),
+        }
+    }
+
+    /// The path of a [key](Self::key).
+    ///
+    /// # Errors
+    /// If there is none, or this processor cannot take it.
+    pub fn by_key(key: &str) -> Result<Self, PathError> {
+        let path = Self::ALL.into_iter().find(|path| path.key() == key);
+        let path = path.ok_or_else(|| PathError::Unknown(key.to_owned()))?;
+        if path.is_available() {
+            Ok(path)
+        } else {
+            Err(PathError::Unavailable(path))
+        }
     }
 
     /// Whether this processor can take the path.
@@ -77,10 +112,24 @@ impl Path {
         }
     }
 
-    /// Whether bf16 weights are multiplied with activations rounded to bf16, where rows are many.
+    /// Whether it multiplies bf16 by bf16, where it is [allowed](crate::Activations) to.
     #[must_use]
-    pub fn rounds_activations(self) -> bool {
+    pub fn has_bf16(self) -> bool {
         self == Self::Avx512Bf16
+    }
+
+    /// The name in the environment.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::NeonDot => "neon-dot",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::Avx512Bf16 => "avx512-bf16",
+        }
     }
 
     /// A short name, for reports.
@@ -96,6 +145,26 @@ impl Path {
             Self::Avx512Bf16 => "AVX-512 BF16",
         }
     }
+}
+
+/// Why the path that was asked for is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PathError {
+    /// No path has the name.
+    #[error("OPABINIA_CPU is `{0}`, which names no code path; there are {all}", all = keys(|_| true))]
+    Unknown(String),
+    /// The processor lacks what it needs.
+    #[error(
+        "OPABINIA_CPU is `{key}`, which this processor cannot run; it has {available}",
+        key = .0.key(),
+        available = keys(|path| path.is_available())
+    )]
+    Unavailable(Path),
+}
+
+fn keys(wanted: impl Fn(Path) -> bool) -> String {
+    let keys = Path::ALL.into_iter().filter(|path| wanted(*path));
+    keys.map(Path::key).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -141,5 +210,21 @@ mod tests {
     fn the_best_path_is_there() {
         assert!(Path::best().is_available());
         assert!(Path::Portable.is_available());
+    }
+
+    #[test]
+    fn a_path_is_asked_for_by_its_key() {
+        for path in Path::ALL {
+            let found = Path::by_key(path.key());
+            match path.is_available() {
+                true => assert_eq!(found, Ok(path)),
+                false => assert_eq!(found, Err(PathError::Unavailable(path))),
+            }
+        }
+        let unknown = Path::by_key("fast").unwrap_err().to_string();
+        assert!(
+            unknown.contains("`fast`") && unknown.contains("portable, neon"),
+            "{unknown}"
+        );
     }
 }

@@ -33,15 +33,15 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel for `m` rows.
+    /// The kernel; `rounded` activations may be shorter than f32.
     ///
     /// # Panics
     /// If this processor does not have the path: nothing else makes its instructions sound.
-    pub(crate) fn new(path: Path, format: Format, few: bool) -> Self {
+    pub(crate) fn new(path: Path, format: Format, rounded: bool) -> Self {
         assert!(path.is_available(), "this processor has no {}", path.name());
         let kind = match format {
             Format::F32 => Kind::Float,
-            Format::Bf16 if path.rounds_activations() && !few => Kind::Pairs,
+            Format::Bf16 if rounded && path.has_bf16() => Kind::Pairs,
             Format::Bf16 => Kind::Float,
             Format::Int8 => Kind::Bytes,
             Format::Int4 => Kind::Groups,
