@@ -11,7 +11,8 @@ use crate::workspace::{Metadata, Package};
 const ARROWS: &[(&str, &[&str])] = &[
     ("opabinia-endpoint", &[]),
     ("opabinia-image", &[]),
-    ("opabinia-nn", &[]),
+    ("opabinia-kernels", &[]),
+    ("opabinia-nn", &["opabinia-kernels"]),
     ("opabinia-unify", &[]),
     ("opabinia-weights", &["opabinia-nn"]),
     (

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use opabinia_nn::cpu::{Level, level};
+use opabinia_nn::cpu::Path as CodePath;
 use serde_json::json;
 use sysinfo::System;
 
@@ -97,11 +97,7 @@ fn look() -> Findings {
     let mut found = Findings {
         problems: Vec::new(),
         abilities: abilities(),
-        kernels: match level() {
-            Level::Avx512 => "AVX-512",
-            Level::Avx2 => "AVX2 with FMA",
-            Level::Baseline => "baseline",
-        },
+        kernels: CodePath::best().name(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         memory: system.total_memory(),
         available: system.available_memory(),

@@ -108,6 +108,11 @@ fn main() -> ExitCode {
     memory::keep();
     let cli = Cli::parse();
     output::start_log();
+    if let Err(error) = opabinia_nn::cpu::Path::asked() {
+        return Failure::from(error)
+            .hint("leave OPABINIA_CPU unset to take the best path of this processor")
+            .report();
+    }
     let done = match cli.verb {
         Verb::Ask(verb) => verb.run(),
         Verb::Chat(verb) => verb.run(),

@@ -49,6 +49,38 @@ impl Reference {
     }
 }
 
+/// Every code path of this processor, down to the one that any has, gives the reference's answer.
+#[test]
+fn an_old_processor_gives_the_same_answer() {
+    let reference = reference("square");
+    let model = text(&model());
+    let picture = picture("square");
+    for path in opabinia_nn::cpu::Path::ALL {
+        let mut command = program(&[
+            "ask",
+            "--model",
+            &model,
+            "--max-new-tokens",
+            "24",
+            &picture,
+            &reference.question,
+        ]);
+        command.env("OPABINIA_CPU", path.key());
+        let run = common::run(command, b"");
+        if path.is_available() {
+            assert_eq!(run.ok().stdout, reference.line(), "{path:?}");
+        } else {
+            run.fails_with(
+                1,
+                &["cannot run", "portable", "hint: leave OPABINIA_CPU unset"],
+            );
+        }
+    }
+    let mut command = program(&["doctor"]);
+    command.env("OPABINIA_CPU", "fastest");
+    common::run(command, b"").fails_with(1, &["`fastest`", "names no code path", "portable"]);
+}
+
 #[test]
 fn answers_are_the_reference_answers_and_nothing_else() {
     for name in ["square", "wide", "tall", "text_only"] {

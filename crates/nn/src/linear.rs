@@ -12,7 +12,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 
 use crate::lora::{self, Lora, LoraShape};
-use crate::{compute, cpu, grad};
+use crate::{Activation, compute, cpu, grad};
 
 /// `y = x · weightᵀ + bias`.
 #[derive(Module, Debug)]
@@ -109,6 +109,31 @@ impl Linear {
             None => apply(x, self.weight.val(), bias),
         }
     }
+
+    /// [`forward`](Self::forward), then an activation function; on a CPU in one pass.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn forward_then<const D: usize>(&self, x: Tensor<D>, act: Activation) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let weight = self.weight.val();
+        if self.lora.is_none()
+            && cpu::linear_applies(&x, &weight, bias.as_ref())
+            && compute::reduced(&x, &weight).is_none()
+        {
+            return folded(x, |rows| cpu::linear(rows, weight, bias, Some(act)));
+        }
+        act.forward(self.forward(x))
+    }
+}
+
+/// Applies `f` to the rows of `x`: one big matrix product, where Burn would run a batch of small ones.
+fn folded<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<D> {
+    let mut dims = x.dims();
+    let rows = dims[..D - 1].iter().product::<usize>();
+    let y = f(x.reshape([rows, dims[D - 1]]));
+    dims[D - 1] = y.dims()[1];
+    y.reshape(dims)
 }
 
 /// `x · weightᵀ + bias`, the one product of every linear layer.
@@ -129,13 +154,7 @@ pub(crate) fn apply<const D: usize>(
     {
         return grad::linear(x, weight, bias);
     }
-    let mut dims = x.dims();
-    let d_in = dims[D - 1];
-    let rows = dims[..D - 1].iter().product::<usize>();
-    // One big matrix product: Burn would otherwise run a batch of small ones.
-    let y = apply_to_rows(x.reshape([rows, d_in]), weight, bias);
-    dims[D - 1] = y.dims()[1];
-    y.reshape(dims)
+    folded(x, |rows| apply_to_rows(rows, weight, bias))
 }
 
 /// The product with both factors rounded to `dtype`; the rest stays as it is.
@@ -158,9 +177,10 @@ fn apply_reduced<const D: usize>(
 }
 
 fn apply_to_rows(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = if cpu::linear_applies(&x, &weight) {
-        cpu::linear(x, weight)
-    } else if weight.dtype() == x.dtype() {
+    if cpu::linear_applies(&x, &weight, bias.as_ref()) {
+        return cpu::linear(x, weight, bias, None);
+    }
+    let y = if weight.dtype() == x.dtype() {
         x.matmul(weight.transpose())
     } else if x.device() == Device::flex() {
         // With gradients on a CPU: computed in f32 as without them.
@@ -174,7 +194,6 @@ fn apply_to_rows(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Te
             .cast(dtype)
     };
     match bias {
-        Some(bias) if cpu::is_plain_f32(&y) && cpu::is_plain_f32(&bias) => cpu::add_bias(y, bias),
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }

@@ -42,7 +42,7 @@ impl Mlp {
 
     /// `[.., d]` → `[.., d_out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.fc2.forward(self.act.forward(self.fc1.forward(x)))
+        self.fc2.forward(self.fc1.forward_then(x, self.act))
     }
 }
 

@@ -74,6 +74,7 @@ pub fn program<S: AsRef<str>>(arguments: &[S]) -> Command {
     for variable in [
         "OPABINIA_MODEL",
         "OPABINIA_LOG",
+        "OPABINIA_CPU",
         "OPABINIA_MAX_IMAGE_PIXELS",
         "OPABINIA_MAX_IMAGE_SIDE",
         "OPABINIA_MAX_IMAGE_BYTES",

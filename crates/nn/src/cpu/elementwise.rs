@@ -4,7 +4,7 @@ use burn::prelude::*;
 use rayon::prelude::*;
 
 use super::math::{exp, fma, normal_cdf, sigmoid};
-use super::values::{CHUNK, Plain, contiguous, edit, owned, plain, read, tensor, values};
+use super::values::{CHUNK, Plain, contiguous, edit, owned, plain, tensor, values};
 use super::{Level, level, per_level};
 use crate::Activation;
 
@@ -107,7 +107,7 @@ fn activate_body<const FMA: bool>(x: &mut [f32], act: Activation) {
     });
 }
 
-per_level! { fn activate_slice = activate_body(x: &mut [f32], act: Activation) }
+per_level! { pub(super) fn activate_slice = activate_body(x: &mut [f32], act: Activation) }
 
 /// `gradient *= act'(x)`.
 #[inline(always)]
@@ -240,17 +240,6 @@ pub(crate) fn gated_back(
         .zip(values(up).par_chunks(CHUNK))
         .for_each(|((gradient, gate), up)| gated_back_slice(gradient, gate, up, act));
     (gradient, gate)
-}
-
-/// Adds `bias` (`[n]`) to every row of `y` (`[m, n]`).
-///
-/// # Panics
-/// If a tensor is not [plain](super::is_plain_f32), or the widths differ.
-#[must_use]
-pub fn add_bias(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let [_, n] = y.dims();
-    assert_eq!(bias.dims(), [n], "a bias of another width");
-    tensor(read(bias, |bias| add_to_rows(plain(y), bias)))
 }
 
 /// Adds `addend` to every row of its width.

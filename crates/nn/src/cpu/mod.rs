@@ -25,14 +25,13 @@ mod product;
 pub(crate) mod resample;
 pub(crate) mod values;
 
-use std::sync::OnceLock;
-
 use burn::prelude::*;
 use burn::tensor::DType;
 
 pub use attention::attention;
-pub use elementwise::{activate, activate_gated, add_bias, rotate};
+pub use elementwise::{activate, activate_gated, rotate};
 pub use norm::rms_norm;
+pub use opabinia_kernels::{Path, PathError};
 pub use product::{linear, linear_applies};
 
 /// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.
@@ -57,30 +56,14 @@ pub enum Level {
     Avx512,
 }
 
-/// The best level this processor runs, detected once.
+/// The best level this processor runs, or what [`Path::best`] was told to take instead.
 #[must_use]
 pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(detect)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Level {
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl");
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    match (avx512 && avx2, avx2) {
-        (true, _) => Level::Avx512,
-        (_, true) => Level::Avx2,
-        _ => Level::Baseline,
+    match Path::best() {
+        Path::Avx512 | Path::Avx512Vnni | Path::Avx512Bf16 => Level::Avx512,
+        Path::Avx2 => Level::Avx2,
+        Path::Portable | Path::Neon | Path::NeonDot => Level::Baseline,
     }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn detect() -> Level {
-    Level::Baseline
 }
 
 /// Compiles `$body::<FMA>` for every level and defines `$name`, which runs the right one.

@@ -1,0 +1,314 @@
+//! Activations in the order in which kernels read them.
+//!
+//! Rows are taken in tiles of a few (how many depends on the path); within a tile, four bytes of the
+//! first row, four of the second, and so on, then the next four of each. Four bytes are one f32, two
+//! bf16, or four int8 with a scale per row and 256 values.
+
+use rayon::prelude::*;
+
+use crate::format::{BLOCK, Format, GROUP};
+use crate::micro::MAX_ROWS;
+use crate::pack::bf16_pair;
+use crate::transpose::interleave;
+
+/// What four bytes hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One f32.
+    Float,
+    /// Two bf16.
+    Pairs,
+    /// Four int8, sums over 256 values.
+    Bytes,
+    /// Four int8, sums over 32 values.
+    Groups,
+}
+
+impl Kind {
+    fn per_word(self) -> usize {
+        match self {
+            Self::Float => 1,
+            Self::Pairs => 2,
+            Self::Bytes | Self::Groups => 4,
+        }
+    }
+
+    /// Values that share a sum; 0 where there are none.
+    pub(crate) fn per_sum(self) -> usize {
+        match self {
+            Self::Float | Self::Pairs => 0,
+            Self::Bytes => BLOCK,
+            Self::Groups => GROUP,
+        }
+    }
+}
+
+/// Rows that are computed together.
+pub(crate) struct Tile {
+    /// First row.
+    pub(crate) first: usize,
+    /// Number of rows.
+    pub(crate) rows: usize,
+}
+
+/// Prepared activations.
+pub(crate) struct Prepared {
+    pub(crate) kind: Kind,
+    pub(crate) tiles: Vec<Tile>,
+    k: usize,
+    words: Vec<u32>,
+    /// One per row of a tile and block of 256, in the order of the tiles.
+    scales: Vec<f32>,
+    /// As [`Kind::per_sum`] says.
+    sums: Vec<i32>,
+}
+
+/// A part of a tile: the words, scales and sums from one `k` to another.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) rows: usize,
+    pub(crate) words: &'a [u32],
+    pub(crate) scales: &'a [f32],
+    pub(crate) sums: &'a [i32],
+}
+
+impl Prepared {
+    /// Prepares `x`, `[m, k]`, for weights of `format`; `sizes` are the numbers of rows that kernels
+    /// take, the largest first, 1 last.
+    pub(crate) fn new(x: &[f32], m: usize, format: Format, kind: Kind, sizes: &[usize]) -> Self {
+        let k = x.len() / m.max(1);
+        let padded = format.padded(k);
+        let tiles = tiles(m, sizes);
+        let words = padded / kind.per_word();
+        let blocks = match kind {
+            Kind::Float | Kind::Pairs => 0,
+            Kind::Bytes | Kind::Groups => padded.div_ceil(BLOCK),
+        };
+        let sums = padded
+            .checked_div(kind.per_sum())
+            .map_or(0, |_| padded.div_ceil(kind.per_sum()));
+        let mut prepared = Self {
+            kind,
+            k: padded,
+            words: vec![0; words * m],
+            scales: vec![0.0; blocks * m],
+            sums: vec![0; sums * m],
+            tiles,
+        };
+        prepared.fill(x, k);
+        prepared
+    }
+
+    fn fill(&mut self, x: &[f32], k: usize) {
+        let (kind, padded) = (self.kind, self.k);
+        let (mut words, mut scales, mut sums) = (
+            self.words.as_mut_slice(),
+            self.scales.as_mut_slice(),
+            self.sums.as_mut_slice(),
+        );
+        let rows: usize = self.tiles.iter().map(|tile| tile.rows).sum();
+        let (words_per_row, blocks, sums_per_row) = match rows {
+            0 => return,
+            rows => (words.len() / rows, scales.len() / rows, sums.len() / rows),
+        };
+        let mut jobs = Vec::with_capacity(self.tiles.len());
+        for tile in &self.tiles {
+            let (a, b, c);
+            (a, words) = words.split_at_mut(words_per_row * tile.rows);
+            (b, scales) = scales.split_at_mut(blocks * tile.rows);
+            (c, sums) = sums.split_at_mut(sums_per_row * tile.rows);
+            jobs.push((&x[tile.first * k..][..tile.rows * k], tile.rows, a, b, c));
+        }
+        let run = |(x, rows, words, scales, sums): (
+            &[f32],
+            usize,
+            &mut [u32],
+            &mut [f32],
+            &mut [i32],
+        )| {
+            match kind {
+                Kind::Float => floats(x, rows, words),
+                Kind::Pairs => pairs(x, rows, words),
+                Kind::Bytes | Kind::Groups => {
+                    bytes(x, rows, padded, kind.per_sum(), words, scales, sums);
+                }
+            }
+        };
+        if rows * k < 1 << 14 {
+            jobs.into_iter().for_each(run);
+        } else {
+            jobs.into_par_iter().for_each(run);
+        }
+    }
+
+    /// A part of a tile; `from` and `to` are multiples of [`BLOCK`], or the padded end.
+    pub(crate) fn part(&self, tile: &Tile, from: usize, to: usize) -> Part<'_> {
+        let part = |per: usize| {
+            let all = self.k.div_ceil(per);
+            let begin = tile.first * all;
+            begin + from / per * tile.rows..begin + to.div_ceil(per) * tile.rows
+        };
+        let (scales, sums) = match self.kind.per_sum() {
+            0 => (0..0, 0..0),
+            per => (part(BLOCK), part(per)),
+        };
+        Part {
+            rows: tile.rows,
+            words: &self.words[part(self.kind.per_word())],
+            scales: &self.scales[scales],
+            sums: &self.sums[sums],
+        }
+    }
+}
+
+/// `m` rows in tiles of the given sizes, the largest first.
+fn tiles(m: usize, sizes: &[usize]) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    let mut first = 0;
+    for &rows in sizes {
+        while m - first >= rows {
+            tiles.push(Tile { first, rows });
+            first += rows;
+        }
+    }
+    tiles
+}
+
+/// Values of a row that are prepared at a time: what they become stays in the first cache.
+const PIECE: usize = 2 * BLOCK;
+
+fn floats(x: &[f32], rows: usize, words: &mut [u32]) {
+    let k = x.len() / rows;
+    interleave(bytemuck::cast_slice(x), k, rows, k, words);
+}
+
+fn pairs(x: &[f32], rows: usize, words: &mut [u32]) {
+    const WORDS: usize = PIECE / 2;
+    let k = x.len() / rows;
+    let mut piece = [0u32; MAX_ROWS * WORDS];
+    for start in (0..k).step_by(PIECE) {
+        let count = (k - start).min(PIECE).div_ceil(2);
+        for (x, piece) in x.chunks_exact(k).zip(piece.chunks_exact_mut(WORDS)) {
+            let (two, rest) = x[start..k.min(start + PIECE)].as_chunks::<2>();
+            for (to, &[low, high]) in piece.iter_mut().zip(two) {
+                *to = bf16_pair(low, high);
+            }
+            if let [low] = *rest {
+                piece[two.len()] = bf16_pair(low, 0.0);
+            }
+        }
+        interleave(&piece, WORDS, rows, count, &mut words[start / 2 * rows..]);
+    }
+}
+
+fn bytes(
+    x: &[f32],
+    rows: usize,
+    padded: usize,
+    per_sum: usize,
+    words: &mut [u32],
+    scales: &mut [f32],
+    sums: &mut [i32],
+) {
+    const WORDS: usize = BLOCK / 4;
+    let k = x.len() / rows;
+    let mut piece = [0u32; MAX_ROWS * WORDS];
+    for (block, start) in (0..padded).step_by(BLOCK).enumerate() {
+        let length = padded.min(start + BLOCK) - start;
+        let four = piece.chunks_exact_mut(WORDS);
+        for (row, (x, piece)) in x.chunks_exact(k).zip(four).enumerate() {
+            let values = &x[start.min(k)..(start + BLOCK).min(k)];
+            let quantised = bytemuck::cast_slice_mut::<u32, i8>(piece);
+            quantised[values.len()..].fill(0);
+            scales[block * rows + row] = to_int8(values, quantised);
+            for (i, part) in quantised[..length].chunks(per_sum).enumerate() {
+                let sum = part.iter().map(|&v| i32::from(v)).sum();
+                sums[(start / per_sum + i) * rows + row] = sum;
+            }
+            // Bytes were written in the order of memory; kernels want the first in the lowest place.
+            piece
+                .iter_mut()
+                .for_each(|word| *word = u32::from_le(*word));
+        }
+        interleave(
+            &piece,
+            WORDS,
+            rows,
+            length / 4,
+            &mut words[start / 4 * rows..],
+        );
+    }
+}
+
+/// Rounds to −127 … 127; gives the scale, NaN where a value is not finite, so that the result is not
+/// either.
+fn to_int8(values: &[f32], quantised: &mut [i8]) -> f32 {
+    // 1.5 · 2²³: adding it leaves the rounded integer in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    // Bits compare as magnitudes do, and every NaN is larger than infinity.
+    let largest = values
+        .iter()
+        .fold(0u32, |a, v| a.max(v.to_bits() & 0x7fff_ffff));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        quantised.fill(0);
+        return f32::NAN;
+    }
+    // The smallest scale whose inverse is finite: below it everything rounds to nothing.
+    let scale = largest / 127.0;
+    let inverse = 1.0 / scale;
+    if !inverse.is_finite() {
+        quantised.fill(0);
+        return 0.0;
+    }
+    for (to, value) in quantised.iter_mut().zip(values) {
+        *to = (value * inverse + ROUND).to_bits() as u8 as i8;
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_in_tiles() {
+        let sizes = |m| -> Vec<usize> { tiles(m, &[4, 2, 1]).iter().map(|t| t.rows).collect() };
+        assert_eq!(sizes(11), [4, 4, 2, 1]);
+        assert_eq!(sizes(0), [0usize; 0]);
+    }
+
+    #[test]
+    fn words_alternate_between_rows() {
+        let x: Vec<f32> = (0..6).map(|v| v as f32).collect();
+        let prepared = Prepared::new(&x, 2, Format::F32, Kind::Float, &[2, 1]);
+        let part = prepared.part(&prepared.tiles[0], 0, 3);
+        let words: Vec<f32> = part.words.iter().map(|w| f32::from_bits(*w)).collect();
+        assert_eq!(words, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    }
+
+    #[test]
+    fn int8_by_hand() {
+        let mut quantised = [0; 4];
+        assert_eq!(to_int8(&[-254.0, 2.0, 3.1, 0.9], &mut quantised), 2.0);
+        assert_eq!(quantised, [-127, 1, 2, 0]);
+        assert!(to_int8(&[1.0, f32::NAN], &mut quantised).is_nan());
+        assert!(to_int8(&[1.0, f32::NEG_INFINITY], &mut quantised).is_nan());
+        assert_eq!(to_int8(&[1e-42], &mut quantised), 0.0);
+    }
+
+    #[test]
+    fn sums_are_of_what_was_rounded() {
+        let x: Vec<f32> = (0..300).map(|i| (i % 7) as f32 - 3.0).collect();
+        for kind in [Kind::Bytes, Kind::Groups] {
+            let prepared = Prepared::new(&x, 1, Format::Int8, kind, &[1]);
+            let part = prepared.part(&prepared.tiles[0], 0, 320);
+            let words = part.words.chunks(kind.per_sum() / 4);
+            for (words, sum) in words.zip(part.sums) {
+                let bytes = words.iter().flat_map(|w| w.to_le_bytes());
+                assert_eq!(bytes.map(|b| i32::from(b as i8)).sum::<i32>(), *sum);
+            }
+            assert_eq!(part.scales.len(), 2);
+        }
+    }
+}
