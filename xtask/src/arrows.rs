@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "opabinia-llm",
             "opabinia-model",
             "opabinia-nn",
+            "opabinia-vision",
         ],
     ),
     (
