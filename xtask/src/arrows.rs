@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "opabinia-llm",
             "opabinia-model",
             "opabinia-nn",
+            "opabinia-vision",
         ],
     ),
     (

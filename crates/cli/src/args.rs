@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use opabinia_eval::scorer::Protocol;
 use opabinia_image::ImageLimits;
 use opabinia_llm::SamplingOptions;
 use opabinia_model::{Generation, ImagePosition};
@@ -70,6 +71,24 @@ impl ModelArgs {
             Ok((name.to_owned(), PathBuf::from(path)))
         };
         self.encoder_weights.iter().map(pair).collect()
+    }
+}
+
+/// See [`Protocol`].
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ProtocolArg {
+    /// Those of common harnesses.
+    Standard,
+    /// Those of the reference's scripts, for parity with published numbers.
+    Reference,
+}
+
+impl From<ProtocolArg> for Protocol {
+    fn from(protocol: ProtocolArg) -> Self {
+        match protocol {
+            ProtocolArg::Standard => Self::Standard,
+            ProtocolArg::Reference => Self::Reference,
+        }
     }
 }
 
@@ -179,4 +198,12 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+/// A folder of this program in the user's cache.
+pub fn user_cache(name: &str) -> Option<PathBuf> {
+    let variable = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty());
+    let cache = variable.map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("opabinia").join(name))
 }

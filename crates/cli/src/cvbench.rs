@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use opabinia_cvbench::review::{Decisions, Review, serve};
-use opabinia_cvbench::score::{ScoreOptions, Scores, read_answers, score};
+use opabinia_cvbench::score::{ScoreOptions, Scores, read_answers, read_run, score};
 use opabinia_cvbench::source::{Family, Part, SourceSpec};
 use opabinia_cvbench::{
     CvBenchError, DECISIONS, Published, Report, Rules, Spread, build, revise, summarise,
 };
+use opabinia_eval::EvalError;
 use opabinia_eval::benchmark::PictureStore;
-use opabinia_eval::scorer::Protocol;
 
+use crate::args::ProtocolArg;
 use crate::failure::Failure;
 use crate::progress::Stages;
 use crate::{Outcome, output};
@@ -183,6 +184,7 @@ fn explained(error: CvBenchError) -> Failure {
             "a CV-Bench is made by `opabinia cvbench build`, or fetched from nyu-visionx/CV-Bench"
         }
         CvBenchError::OtherQuestions { .. } => "`--decisions FILE` names another database",
+        CvBenchError::Run(EvalError::Unfinished { .. }) => "`--partial` scores what is there",
         CvBenchError::Unanswered { .. } => "`--partial` scores the questions that have one",
         CvBenchError::Answer { problem, .. } if problem.contains("give the questions") => {
             "`--questions FOLDER` says what is right"
@@ -406,38 +408,28 @@ pub struct Score {
     /// How answers are judged: as the reference's script does, or as common harnesses do.
     #[arg(long, value_enum, default_value_t = ProtocolArg::Standard)]
     protocol: ProtocolArg,
-    /// Score what is there, although some questions have no answer.
-    #[arg(long, requires = "questions")]
+    /// Score what is there, although some questions have no answer, or the run is not finished.
+    #[arg(long)]
     partial: bool,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
-/// See [`Protocol`].
-#[derive(Clone, Copy, ValueEnum)]
-enum ProtocolArg {
-    Standard,
-    Reference,
-}
-
 impl Score {
     fn run(self) -> Outcome {
         let options = ScoreOptions {
-            protocol: match self.protocol {
-                ProtocolArg::Standard => Protocol::Standard,
-                ProtocolArg::Reference => Protocol::Reference,
-            },
+            protocol: self.protocol.into(),
             partial: self.partial,
         };
         let questions = self.questions.as_deref().map(Published::read).transpose();
         let questions = questions.map_err(explained)?;
         let questions = questions.as_ref().map(|published| &published.questions[..]);
-        let path = match self.answers.is_dir() {
-            true => self.answers.join("records.jsonl"),
-            false => self.answers.clone(),
+        let answers = match self.answers.is_dir() {
+            true => read_run(&self.answers, questions, options),
+            false => read_answers(&self.answers, questions, options),
         };
-        let answers = read_answers(&path, questions, options).map_err(explained)?;
+        let answers = answers.map_err(explained)?;
         let scores = score(&answers, questions, options).map_err(explained)?;
         if self.json {
             output::data(&serde_json::to_string(&scores)?);

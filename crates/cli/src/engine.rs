@@ -140,7 +140,7 @@ impl Status {
 
 fn table(stages: &[StageStatus]) -> String {
     let row = |stage: &StageStatus| {
-        let pending = stage.jobs - stage.done - stage.failed;
+        let pending = stage.pending();
         let cost = stage.cost;
         let numbers = [
             stage.jobs,

@@ -26,6 +26,7 @@ mod load;
 mod memory;
 mod output;
 mod parity;
+mod probe;
 mod progress;
 mod pull;
 mod shipped;
@@ -82,6 +83,8 @@ enum Verb {
     Engine(engine::Engine),
     /// Score a model on questions, with and without their pictures.
     Eval(eval::Eval),
+    /// Score vision encoders without a language model: linear probe and nearest neighbours.
+    Probe(probe::Probe),
     /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
     Analyze(analyze::Analyze),
     /// Build, review and score CV-Bench.
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
         Verb::Data(verb) => verb.run(),
         Verb::Engine(verb) => verb.run(),
         Verb::Eval(verb) => verb.run(),
+        Verb::Probe(verb) => verb.run(),
         Verb::Analyze(verb) => verb.run(),
         Verb::Cvbench(verb) => verb.run(),
         Verb::World(verb) => verb.run(),

@@ -133,6 +133,94 @@ fn a_world_is_built_shown_and_scored() {
     }
 }
 
+/// A run that was asked again with other settings holds records that count no more.
+#[test]
+fn a_run_is_scored_by_its_current_records() {
+    let ground = Ground::new();
+    ground.build("data/world-cvbench", &[]).ok();
+    let (data, run, model) = (
+        ground.path("data"),
+        ground.path("run"),
+        text(&common::model()),
+    );
+    let cache = ground.path("pictures");
+    let eval = |more: &[&str]| {
+        let arguments = [
+            "eval",
+            "--benchmarks",
+            "world-cvbench",
+            "--data",
+            &data,
+            "--out",
+            &run,
+            "--model",
+            &model,
+            "--picture-cache",
+            &cache,
+            "--vision",
+            "on",
+            "--limit",
+            "40",
+        ];
+        opabinia(&[&arguments[..], more].concat()).ok();
+    };
+    eval(&["--max-new-tokens", "2"]);
+    eval(&["--max-new-tokens", "1"]);
+    let records = Path::new(&run).join("records.jsonl");
+    let lines = fs::read_to_string(&records).unwrap();
+    assert_eq!(lines.lines().count(), 80);
+    let scored = opabinia(&["cvbench", "score", &run, "--json"])
+        .quiet()
+        .json();
+    assert_eq!(
+        (&scored[0]["answers"], &scored[0]["vision"]),
+        (&json!(40), &json!("on"))
+    );
+    let summary = common::read_json(&Path::new(&run).join("summary.json"));
+    assert_eq!(summary["superseded"], 40);
+    // Both lines of a question say what was answered; the last one counts.
+    let current: Vec<Value> = lines
+        .lines()
+        .skip(40)
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let right: f64 = current
+        .iter()
+        .map(|record| record["score"].as_f64().unwrap())
+        .sum();
+    let micro = scored[0]["figures"].as_array().unwrap().iter();
+    let micro = micro
+        .clone()
+        .find(|figure| figure["name"] == "micro")
+        .unwrap();
+    assert!((micro["value"].as_f64().unwrap() - 100.0 * right / 40.0).abs() < 1e-9);
+
+    let all: Vec<&str> = lines.lines().collect();
+    fs::write(&records, all[..79].join("\n") + "\n").unwrap();
+    opabinia(&["cvbench", "score", &run])
+        .fails_with(1, &["1 questions are left", "hint: `--partial`"]);
+    let partial = opabinia(&["cvbench", "score", &run, "--partial"]).quiet();
+    assert!(
+        partial.stdout.contains("39 answers"),
+        "{}",
+        partial.everything()
+    );
+}
+
+/// TOML's integers have a sign.
+#[test]
+fn a_seed_that_no_rules_can_hold_is_refused() {
+    let ground = Ground::new();
+    ground
+        .build("bench", &["--seed", "9223372036854775808"])
+        .fails_with(1, &["the rule `seed` is 9223372036854775808"]);
+    ground
+        .build("bench", &["--seed", "9223372036854775807"])
+        .ok();
+    let rules = fs::read_to_string(Path::new(&ground.path("bench")).join("rules.toml")).unwrap();
+    assert!(rules.starts_with("seed = 9223372036854775807\n"), "{rules}");
+}
+
 #[test]
 fn decisions_of_people_are_never_deleted_and_never_invented() {
     let ground = Ground::new();

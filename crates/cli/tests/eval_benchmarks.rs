@@ -90,6 +90,52 @@ fn a_benchmark_is_one_file() {
     assert_eq!(summary["superseded"], 12);
 }
 
+/// The machine that merges has neither questions nor definition.
+#[test]
+fn merged_shards_make_the_file_for_the_server() {
+    let quiz = Quiz::of(4);
+    let table = "\n[submission]\nformat = \"json-list\"\nanswer = \"said\"\n\
+                 fields = [{ name = \"question\", value = \"id\" }]\n";
+    fs::write(quiz.path("quiz.toml"), format!("{QUIZ}{table}")).unwrap();
+    let file = |out: &str| quiz.path(out).join("submission-quiz.json");
+    quiz.eval("whole", &["--vision", "on"])
+        .ok()
+        .mentions(&["for the benchmark's server", "submission-quiz.json"]);
+    for part in ["1/2", "2/2"] {
+        let out = part.replace('/', "-");
+        quiz.eval(&out, &["--vision", "on", "--shard", part]).ok();
+        assert!(!file(&out).exists(), "half of it is no file for a server");
+    }
+    fs::remove_dir_all(quiz.path("data")).unwrap();
+    fs::remove_file(quiz.path("quiz.toml")).unwrap();
+    let (one, two, out) = (quiz.text("1-2"), quiz.text("2-2"), quiz.text("merged"));
+    opabinia(&["eval", "merge", &one, &two, "--out", &out])
+        .ok()
+        .mentions(&["for the benchmark's server", "merged/submission-quiz.json"]);
+    let merged = read_json(&file("merged"));
+    assert_eq!(merged, read_json(&file("whole")));
+    assert_eq!(merged.as_array().unwrap().len(), 8);
+    assert_eq!(merged[3]["question"], "q3");
+    assert!(merged[3]["said"].is_string());
+}
+
+#[test]
+fn batches_and_kept_features_change_nothing() {
+    let quiz = Quiz::of(2);
+    let features = quiz.text("features");
+    quiz.eval("alone", &[]).ok();
+    let more = ["--batch", "8", "--feature-cache", &features];
+    quiz.eval("first", &more).ok();
+    quiz.eval("second", &more)
+        .ok()
+        .mentions(&["2 times a picture's features were in the cache"]);
+    for out in ["first", "second"] {
+        assert_eq!(timeless(&quiz, out), timeless(&quiz, "alone"));
+    }
+    quiz.eval("none", &["--batch", "0"])
+        .fails_with(1, &["`batch` is 0"]);
+}
+
 #[test]
 fn parts_and_workers_change_nothing() {
     let quiz = Quiz::of(4);

@@ -259,7 +259,7 @@ fn write(
     let json = serde_json::to_string_pretty(&drawn.report);
     let json = json.map_err(CvBenchError::json(&folder.join(REPORT)))?;
     write_file(folder, REPORT, json.as_bytes())?;
-    write_file(folder, "rules.toml", rules.to_toml().as_bytes())
+    write_file(folder, "rules.toml", rules.to_toml()?.as_bytes())
 }
 
 /// The picture of a question as PNG.

@@ -127,6 +127,9 @@ pub enum CvBenchError {
         /// Why.
         source: serde_json::Error,
     },
+    /// A run of `eval` cannot be read, or has questions left.
+    #[error(transparent)]
+    Run(#[from] opabinia_eval::EvalError),
     /// Rows cannot be read.
     #[error(transparent)]
     Rows(#[from] BenchmarkError),

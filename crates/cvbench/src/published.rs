@@ -8,10 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use opabinia_eval::benchmark::{Cell, PictureData, PictureStore, Row, rows};
+use opabinia_eval::hex;
 use sha2::{Digest, Sha256};
 
 use crate::error::CvBenchError;
-use crate::question::{Question, hex};
+use crate::question::Question;
 use crate::write::PARTS;
 
 /// The columns of a question, the picture apart.
@@ -152,7 +153,7 @@ impl Published {
             hash.update(question.idx.to_le_bytes());
             hash.update(question.digest());
         }
-        hex(&hash.finalize())
+        hex(hash.finalize())
     }
 }
 

@@ -1,8 +1,8 @@
 //! A question: a row of the published CV-Bench.
 
-use std::fmt::Write;
 use std::str::FromStr;
 
+use opabinia_eval::hex;
 use opabinia_eval::scorer::Gold;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -120,7 +120,7 @@ impl Question {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         }
-        hex(&hash.finalize())
+        hex(hash.finalize())
     }
 }
 
@@ -131,13 +131,4 @@ pub(crate) fn lettered(index: usize) -> String {
         .ok()
         .and_then(|index| index.checked_add(b'A'));
     format!("({})", char::from(letter.unwrap_or(b'?')))
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -398,6 +398,30 @@ impl Rules {
                 self.omni3d.max_depth > 0.0,
                 "it is more than 0",
             ),
+            (
+                "omni3d.min_height",
+                self.omni3d.min_height,
+                positive(self.omni3d.min_height),
+                length,
+            ),
+            (
+                "omni3d.max_height",
+                self.omni3d.max_height,
+                positive(self.omni3d.max_height),
+                length,
+            ),
+            (
+                "omni3d.max_truncation",
+                self.omni3d.max_truncation,
+                positive(self.omni3d.max_truncation),
+                length,
+            ),
+            (
+                "omni3d.min_visibility",
+                self.omni3d.min_visibility,
+                positive(self.omni3d.min_visibility),
+                length,
+            ),
             ("line.share", self.line.share, unit(self.line.share), share),
             (
                 "line.min",
@@ -418,6 +442,13 @@ impl Rules {
                 "1 to 1000 objects can be counted",
             ),
         ];
+        if i64::try_from(self.seed).is_err() {
+            return Err(CvBenchError::Rule {
+                rule: "seed",
+                found: self.seed.to_string(),
+                wanted: "files of rules hold no number above 9223372036854775807",
+            });
+        }
         match checks.into_iter().find(|(_, _, holds, _)| !holds) {
             None => Ok(()),
             Some((rule, found, _, wanted)) => Err(CvBenchError::Rule {
@@ -429,10 +460,14 @@ impl Rules {
     }
 
     /// As a file.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        // Numbers, texts and tables after them: nothing that TOML cannot say.
-        toml::to_string_pretty(self).unwrap_or_default()
+    ///
+    /// # Errors
+    /// If a value is there that [`check`](Self::check) refuses.
+    pub fn to_toml(&self) -> Result<String, CvBenchError> {
+        toml::to_string_pretty(self).map_err(|error| CvBenchError::Rules {
+            path: "rules.toml".into(),
+            problem: error.to_string(),
+        })
     }
 }
 
@@ -446,9 +481,24 @@ mod tests {
             seed: 7,
             ..Rules::default()
         };
-        assert_eq!(toml::from_str::<Rules>(&rules.to_toml()).unwrap(), rules);
+        let written = rules.to_toml().unwrap();
+        assert_eq!(toml::from_str::<Rules>(&written).unwrap(), rules);
         assert_eq!(toml::from_str::<Rules>("").unwrap(), Rules::default());
         assert!(Rules::default().check().is_ok());
+    }
+
+    /// TOML's integers have a sign.
+    #[test]
+    fn a_seed_that_no_file_can_hold_is_refused() {
+        let seeded = |seed| Rules {
+            seed,
+            ..Rules::default()
+        };
+        let largest = i64::MAX as u64;
+        assert!(seeded(largest).check().is_ok() && seeded(largest).to_toml().is_ok());
+        let error = seeded(largest + 1).check().unwrap_err().to_string();
+        assert!(error.contains("`seed` is 9223372036854775808"), "{error}");
+        assert!(seeded(u64::MAX).to_toml().is_err());
     }
 
     #[test]
@@ -463,5 +513,18 @@ mod tests {
         assert!(refuse("[relation]\nmargin = 2.0").contains("`relation.margin` is 2"));
         assert!(refuse("per_picture = 0").contains("per_picture"));
         assert!(refuse("[depth]\nmetres = nan").contains("depth.metres"));
+        for rule in [
+            "max_depth",
+            "min_height",
+            "max_height",
+            "max_truncation",
+            "min_visibility",
+        ] {
+            let message = refuse(&format!("[omni3d]\n{rule} = nan"));
+            assert!(
+                message.contains(&format!("`omni3d.{rule}` is NaN")),
+                "{message}"
+            );
+        }
     }
 }

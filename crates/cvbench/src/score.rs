@@ -8,21 +8,21 @@
 //! Answers are JSONL. A line names a question (`idx`, `id` or `question_id`) and has a `score`, or an
 //! `answer` (`output`, `prediction`, `response`) that is judged here. What else is needed is taken from
 //! the line, or from the questions if they are given: then every question must have an answer.
+//!
+//! Of a run of `eval` the records count that its own summary counts: of a question that was asked again the
+//! last one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use opabinia_eval::scorer::{Aggregate, Gold, Judged, Judgement, Metric, Protocol, Scorer};
-use opabinia_eval::wilson;
+use opabinia_eval::{EvalError, Z, current_records, wilson};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::CvBenchError;
 use crate::question::Question;
-
-/// The 97.5 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 
 /// An answer that has been judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +97,57 @@ pub fn read_answers(
     options: ScoreOptions,
 ) -> Result<Vec<Answer>, CvBenchError> {
     let text = fs::read_to_string(path).map_err(CvBenchError::read("the answers", path))?;
+    let lines = text
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| !line.trim().is_empty());
+    let lines = lines.map(|(line, place)| {
+        let value = serde_json::from_str(line);
+        (
+            place,
+            value.map_err(|error| format!("it is no JSON: {error}")),
+        )
+    });
+    read_lines(path, lines, questions, options)
+}
+
+/// Reads the answers of a run of `eval`: those to CV-Bench, if it was asked other benchmarks too.
+///
+/// # Errors
+/// As [`read_answers`], and if the folder is none of a run, or the run is not finished and
+/// [`ScoreOptions::partial`] does not allow that.
+pub fn read_run(
+    folder: &Path,
+    questions: Option<&[Question]>,
+    options: ScoreOptions,
+) -> Result<Vec<Answer>, CvBenchError> {
+    let (description, records) = current_records(folder)?;
+    let left = description.wanted().saturating_sub(records.len());
+    if left > 0 && !options.partial {
+        return Err(CvBenchError::Run(EvalError::Unfinished {
+            path: folder.to_owned(),
+            left,
+        }));
+    }
+    let is_ours = |name: &Option<String>| {
+        let mut sets = description.sets.iter();
+        sets.any(|set| set.benchmark == *name && set.rules.aggregate == Aggregate::CvBench)
+    };
+    let any = records.iter().any(|record| is_ours(&record.benchmark));
+    let ours = records
+        .iter()
+        .filter(|record| !any || is_ours(&record.benchmark));
+    let values = ours.map(|record| serde_json::to_value(record).map_err(|error| error.to_string()));
+    read_lines(folder, (1..).zip(values), questions, options)
+}
+
+/// Judges lines, each with its number.
+fn read_lines(
+    path: &Path,
+    lines: impl Iterator<Item = (usize, Result<Value, String>)>,
+    questions: Option<&[Question]>,
+    options: ScoreOptions,
+) -> Result<Vec<Answer>, CvBenchError> {
     let known = questions.map(|questions| {
         let questions = questions.iter();
         let named = questions.map(|question| (question.idx.to_string(), question));
@@ -104,16 +155,14 @@ pub fn read_answers(
     });
     let mut answers = Vec::new();
     let mut seen = HashSet::new();
-    for (place, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
+    for (line, value) in lines {
         let fail = |problem: String| CvBenchError::Answer {
             path: path.to_owned(),
-            line: place + 1,
+            line,
             problem,
         };
-        let answer = answer(line, known.as_ref(), options.protocol).map_err(fail)?;
+        let answer = value.and_then(|value| answer(&value, known.as_ref(), options.protocol));
+        let answer = answer.map_err(fail)?;
         if !seen.insert((answer.id.clone(), answer.vision.clone())) {
             return Err(fail(format!("question {} is answered twice", answer.id)));
         }
@@ -123,13 +172,11 @@ pub fn read_answers(
 }
 
 fn answer(
-    line: &str,
+    line: &Value,
     known: Option<&HashMap<String, &Question>>,
     protocol: Protocol,
 ) -> Result<Answer, String> {
-    let line: Value =
-        serde_json::from_str(line).map_err(|error| format!("it is no JSON: {error}"))?;
-    let id = first(&line, &["idx", "id", "question_id"]).and_then(name);
+    let id = first(line, &["idx", "id", "question_id"]).and_then(name);
     let id = id.ok_or("it names no question: `idx`, `id` or `question_id`")?;
     let question = match known {
         None => None,
@@ -140,10 +187,10 @@ fn answer(
     };
     let gold = match question {
         Some(question) => Some(question.gold()),
-        None => gold_of(&line),
+        None => gold_of(line),
     };
     let failed = line.get("error").is_some_and(Value::is_string);
-    let judgement = match (score_of(&line)?, said(&line), &gold) {
+    let judgement = match (score_of(line)?, said(line), &gold) {
         (Some(score), _, _) => Judgement::new(score, "", ""),
         _ if failed => Judgement::new(0.0, "", ""),
         (None, Some(said), Some(gold)) => Scorer::CvBench.judge(protocol, said, gold),

@@ -94,12 +94,28 @@ fn is_figure(element: &Element) -> bool {
 /// # Errors
 /// If the page nests too deep.
 pub fn sections(html: &str, base: &Url) -> Result<Vec<Section>, String> {
-    if opens_more_than(html, MAX_OPEN_TAGS) {
-        return Err(format!(
+    Ok(sections_of(&parsed(html)?, base))
+}
+
+/// What a page calls itself, and its sections.
+///
+/// # Errors
+/// As [`sections`].
+pub(crate) fn page(html: &str, base: &Url) -> Result<(Option<String>, Vec<Section>), String> {
+    let page = parsed(html)?;
+    Ok((title_of(&page), sections_of(&page, base)))
+}
+
+fn parsed(html: &str) -> Result<Html, String> {
+    match opens_more_than(html, MAX_OPEN_TAGS) {
+        true => Err(format!(
             "more than {MAX_OPEN_TAGS} elements are open at once"
-        ));
+        )),
+        false => Ok(Html::parse_document(html)),
     }
-    let page = Html::parse_document(html);
+}
+
+fn sections_of(page: &Html, base: &Url) -> Vec<Section> {
     let mut done = Vec::new();
     let mut section = Section {
         level: 1,
@@ -123,23 +139,15 @@ pub fn sections(html: &str, base: &Url) -> Result<Vec<Section>, String> {
                 // Layout and data are no prose, but the box beside the lead has a picture.
                 inside = element.classes().any(|class| class == "infobox");
             } else if matches!(element.name(), "p" | "li" | "dd") {
-                let text = text_of(found);
+                // Boxes and lists may lie inside of an item; they come after its own words.
+                inside = element.name() != "p" && has_block(found);
+                let text = match inside {
+                    true => words_of(found, &|below| is_skipped(below) || is_block(below)),
+                    false => text_of(found),
+                };
                 if !text.is_empty() {
                     section.text += &text;
                     section.text.push('\n');
-                }
-                // Boxes may lie inside of a list.
-                inside = element.name() != "p";
-                if inside && !has_block(found) {
-                    inside = false;
-                } else if inside {
-                    let added = text.len() + 1;
-                    let keep =
-                        section
-                            .text
-                            .len()
-                            .saturating_sub(if text.is_empty() { 0 } else { added });
-                    section.text.truncate(keep);
                 }
             }
         }
@@ -153,15 +161,10 @@ pub fn sections(html: &str, base: &Url) -> Result<Vec<Section>, String> {
     for section in &mut done {
         section.text.truncate(section.text.trim_end().len());
     }
-    Ok(done)
+    done
 }
 
-/// What a page calls itself.
-pub(crate) fn title(html: &str) -> Option<String> {
-    if opens_more_than(html, MAX_OPEN_TAGS) {
-        return None;
-    }
-    let page = Html::parse_document(html);
+fn title_of(page: &Html) -> Option<String> {
     let elements = page.tree.nodes().filter_map(ElementRef::wrap);
     let mut titles = elements.filter(|element| element.value().name() == "title");
     titles.next().map(text_of).filter(|title| !title.is_empty())
@@ -170,11 +173,29 @@ pub(crate) fn title(html: &str) -> Option<String> {
 /// Whether an item of a list holds boxes or paragraphs of its own.
 fn has_block(element: ElementRef<'_>) -> bool {
     let mut below = element.descendants().skip(1).filter_map(ElementRef::wrap);
-    below.any(|e| is_figure(e.value()) || matches!(e.value().name(), "p" | "li" | "dd"))
+    below.any(|e| is_figure(e.value()) || is_paragraph(e.value()))
+}
+
+/// What has words of its own, wherever it lies.
+fn is_paragraph(element: &Element) -> bool {
+    matches!(element.name(), "p" | "li" | "dd")
+}
+
+/// What is read by itself and not as words of what is around it.
+fn is_block(element: &Element) -> bool {
+    is_paragraph(element)
+        || is_figure(element)
+        || heading_level(element).is_some()
+        || element.name() == "table"
 }
 
 /// Words of an element and what is below it, without what is skipped; white space is one space.
 fn text_of(element: ElementRef<'_>) -> String {
+    words_of(element, &is_skipped)
+}
+
+/// Words of an element and what is below it, without what is left out.
+fn words_of(element: ElementRef<'_>, left_out: &dyn Fn(&Element) -> bool) -> String {
     let mut words = String::new();
     let root = element.id();
     let mut next = element.first_child();
@@ -185,10 +206,10 @@ fn text_of(element: ElementRef<'_>) -> String {
                 false
             }
             Node::Element(inner) => {
-                if matches!(inner.name(), "br" | "div" | "p" | "li") {
+                if matches!(inner.name(), "br" | "div" | "p" | "li" | "ul" | "ol" | "dl") {
                     words.push(' ');
                 }
-                is_skipped(inner)
+                left_out(inner)
             }
             _ => false,
         };
@@ -365,6 +386,21 @@ mod tests {
         assert!(found[2].pictures.is_empty(), "no caption");
     }
 
+    /// An item's own words, those of items and paragraphs inside of it, and the picture.
+    #[test]
+    fn lists_inside_of_lists_keep_all_words() {
+        let found = read(
+            "<ul><li>One <b>bold</b><ul><li>two</li><li>three<ol><li>four</li></ol></li></ul> five</li>\
+             <li>six<p>seven</p><figure><img src='/x.png'><figcaption>A cell</figcaption></figure></li>\
+             <li><ul><li>eight</li></ul></li></ul><dl><dd>nine</dd></dl>",
+        );
+        assert_eq!(
+            found[0].text,
+            "One bold five\ntwo\nthree\nfour\nsix\nseven\neight\nnine"
+        );
+        assert_eq!(found[0].pictures[0].caption, "A cell");
+    }
+
     #[test]
     fn malformed_pages_are_mended() {
         let found = read(
@@ -372,6 +408,7 @@ mod tests {
         );
         assert_eq!(found.last().unwrap().heading, "B");
         assert!(found.last().unwrap().text.contains("three"));
+        let title = |html: &str| title_of(&Html::parse_document(html));
         assert_eq!(
             title("<HTML><Title lang=en> A  page &amp; more</TITLE><p>x").as_deref(),
             Some("A page & more")
@@ -387,7 +424,7 @@ mod tests {
         fn no_page_makes_it_panic(text in "(<(h2|p|/p|figure|img src=x|li|ul|table|/table|figcaption|svg|template)>|[a-z é]){0,40}") {
             let _ = read(&text);
             let _ = plain(&text);
-            let _ = title(&text);
+            let _ = page(&text, &Url::parse("http://h/").unwrap());
         }
     }
 }

@@ -10,6 +10,7 @@ mod tables;
 
 use std::path::Path;
 
+use opabinia_endpoint::key_of;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -116,6 +117,23 @@ impl Plan {
                 problem,
             }),
         }
+    }
+
+    /// Whether every key is set that the plan names, before anything is asked: the check of agreement comes
+    /// last, and a run should not find out after hours.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub(crate) fn check_keys(&self) -> Result<(), EngineError> {
+        let agreement = self.agreement.iter();
+        let agreement = agreement.filter_map(|table| table.key_variable.as_deref());
+        let google = (self.search.provider == Finder::Google)
+            .then_some(self.search.google_key_variable.as_str());
+        let all = self.llm.key_variable.as_deref().into_iter();
+        for variable in all.chain(agreement).chain(google) {
+            key_of(variable)?;
+        }
+        Ok(())
     }
 
     /// The plan with all defaults, as TOML.

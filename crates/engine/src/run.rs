@@ -45,7 +45,7 @@ pub struct Report {
 /// Runs a plan in a folder, or goes on with it.
 ///
 /// # Errors
-/// If the folder cannot be used. What fails outside is in the report and in the ledger.
+/// If the folder cannot be used, or a key that the plan names is not set. What fails outside is in the report and in the ledger.
 pub fn run(
     plan: &Plan,
     folder: &Path,
@@ -53,6 +53,7 @@ pub fn run(
     stop: &(dyn Fn() -> bool + Sync),
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report, EngineError> {
+    plan.check_keys()?;
     let store = Store::open(folder, &plan.fingerprint()?)?;
     write_whole(&folder.join("plan.toml"), plan.resolved()?.as_bytes())?;
     if options.retry {

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::charset::decode;
 use crate::error::{Failure, Fault};
-use crate::html::{sections, title};
+use crate::html::page;
 use crate::outside::{Asker, Outside, Source};
 use crate::plan::{Finder, Plan};
 use crate::web::{Purpose, Request, Secret};
@@ -112,9 +112,9 @@ impl Pages for OtherSites {
         let base = Url::parse(&answer.url)
             .map_err(|error| Failure::lasting("address", error.to_string()))?;
         let html = decode(&answer.body, &answer.content_type);
-        let found = sections(&html, &base)
+        let (title, found) = page(&html, &base)
             .map_err(|why| Failure::lasting("page", format!("`{url}`: {why}")))?;
-        let title = title(&html).unwrap_or_else(|| url.to_owned());
+        let title = title.unwrap_or_else(|| url.to_owned());
         Ok(json!({
             "title": title, "url": base.as_str(), "revision": null, "id": base.as_str(),
             "sections": found, "files": {},

@@ -423,13 +423,12 @@ impl Store {
     pub(crate) fn status(&self, stage: &str) -> Result<StageStatus, EngineError> {
         let cost = self.spent(Some(stage))?;
         let db = self.db();
-        let jobs = |what: &str| -> rusqlite::Result<i64> {
-            db.query_row(
-                &format!("SELECT count(*) FROM jobs WHERE stage = ?1 AND position >= 0 AND {what}"),
-                [stage],
-                |row| row.get(0),
-            )
-        };
+        // One query, so that a run that goes on meanwhile does not come between the numbers.
+        let (jobs, done, failed): (i64, i64, i64) = db.query_row(
+            "SELECT count(*), coalesce(sum(state = 'done'), 0), coalesce(sum(state = 'failed'), 0) FROM jobs WHERE stage = ?1 AND position >= 0",
+            [stage],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         let (attempts, failed_attempts, bytes): (i64, i64, i64) = db.query_row(
             "SELECT count(*), count(error), coalesce(sum(bytes), 0) FROM attempts WHERE stage = ?1",
             [stage],
@@ -437,15 +436,25 @@ impl Store {
         )?;
         Ok(StageStatus {
             stage: stage.to_owned(),
-            jobs: jobs("1")? as u64,
-            done: jobs("state = 'done'")? as u64,
-            failed: jobs("state = 'failed'")? as u64,
+            jobs: jobs as u64,
+            done: done as u64,
+            failed: failed as u64,
             yielded: 0,
             attempts: attempts as u64,
             failed_attempts: failed_attempts as u64,
             bytes: bytes as u64,
             cost,
         })
+    }
+}
+
+impl StageStatus {
+    /// Jobs that are neither done nor failed.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.jobs
+            .saturating_sub(self.done)
+            .saturating_sub(self.failed)
     }
 }
 

@@ -88,12 +88,43 @@ fn what_does_not_pass_is_in_the_ledger_and_can_be_retried() {
     });
     assert_eq!(report.summary.samples, ALL - 1);
     assert!(ledger(folder.path()).contains("status 500"));
+    // Its section had no other picture, and has a line of its own.
+    let summary = &report.summary.ledger;
+    assert_eq!(summary["section: no usable picture"], 1, "{summary:?}");
+    let stages = status(folder.path()).unwrap();
+    for stage in &stages {
+        assert_eq!(
+            (stage.pending(), stage.jobs),
+            (0, stage.done + stage.failed)
+        );
+    }
     let options = RunOptions {
         retry: true,
         ..RunOptions::default()
     };
     let report = try_engine(&world, folder.path(), "", options).unwrap();
     assert_eq!(report.summary.samples, ALL);
+}
+
+/// The check of agreement comes last; its key is looked for first.
+#[test]
+fn a_key_that_is_not_set_is_missed_before_anything_is_asked() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let run = folder.path().join("run");
+    let pair = "url = \"http://127.0.0.1:9/v1\", model = \"pair\"";
+    for more in [
+        format!("agreement = {{{pair}, key_variable = \"OPABINIA_KEY_OF_NOBODY\"}}"),
+        "search = {provider = \"google\", google_engine = \"x\", google_key_variable = \
+         \"OPABINIA_KEY_OF_NOBODY\"}"
+            .to_owned(),
+    ] {
+        let error = try_engine(&world, &run, &more, RunOptions::default()).unwrap_err();
+        assert!(
+            error.to_string().contains("OPABINIA_KEY_OF_NOBODY"),
+            "{error}"
+        );
+        assert_eq!((world.count("").0, run.exists()), (0, false));
+    }
 }
 
 #[test]

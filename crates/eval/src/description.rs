@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::benchmark::submission::SubmissionForm;
 use crate::benchmark::{Counts, Fault, FileDigest};
 use crate::candidate::Candidate;
 use crate::error::EvalError;
@@ -71,6 +72,9 @@ pub struct SetDescription {
     pub files: Vec<FileDigest>,
     /// Rows that cannot be asked.
     pub faults: Vec<Fault>,
+    /// What the benchmark's server wants, if it wants something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission: Option<SubmissionForm>,
     /// How its questions were asked.
     pub ways: BTreeMap<Vision, Way>,
 }
@@ -134,6 +138,7 @@ impl SetDescription {
             stamps: stamps.map(|(name, value)| (name.to_owned(), value)).into(),
             files: set.files.clone(),
             faults: set.faults.clone(),
+            submission: set.submission.clone(),
             ways: BTreeMap::new(),
         }
     }
@@ -315,6 +320,7 @@ pub(crate) mod tests {
                 stamps: BTreeMap::new(),
                 files: Vec::new(),
                 faults: Vec::new(),
+                submission: None,
                 ways: [Vision::On, Vision::Off]
                     .map(|vision| (vision, way(vision)))
                     .into(),

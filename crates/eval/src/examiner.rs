@@ -1,10 +1,11 @@
 //! Asking a model.
 //!
 //! A worker is a thread with a pool of its own for the operations inside the network: a small model's
-//! operations do not divide well, so a question per core beats a question on all cores. Each question
-//! is read and answered by itself, greedily, from an empty cache, so that its answer depends neither
-//! on the number of workers nor on what was asked before, and a resumed run ends with the scores of
-//! one that was never stopped.
+//! operations do not divide well, so a question per core beats a question on all cores. A GPU wants
+//! several at once: then questions of similar length are answered together, each in a row of its own with
+//! padding that nobody attends to ([`crate::batches`]). Each is answered greedily, from an empty cache, so
+//! that its answer depends neither on workers and batches nor on what was asked before, and a resumed run
+//! ends with the scores of one that was never stopped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,16 +17,20 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::candidate::{Candidate, Who};
 use crate::error::EvalError;
+use crate::feature_cache::FeatureCache;
 use crate::items::Items;
 use crate::judging::judge;
 use crate::plan::{Appearance, Ask, Job, Shown, Unit};
 use crate::record::{Answered, Outcome, Record};
-use crate::respondent::{Look, Refusal, Respondent};
+use crate::respondent::{Asked, Look, Refusal, Respondent};
 use crate::run::EvalOptions;
 use crate::vision::Vision;
 
 /// How many questions a served model is asked side by side, if nobody says.
 const SERVED_WORKERS: usize = 4;
+
+/// Batches' worth of questions that are sorted by length together.
+const CHOICE: usize = 4;
 
 /// Receives each record; an error or a break ends the asking.
 type OnRecord<'a> = dyn FnMut(Record) -> Result<ControlFlow<()>, EvalError> + 'a;
@@ -44,6 +49,9 @@ pub struct Examiner<'a> {
 
 /// An answer without its judgement.
 type Raw = Result<Answered, String>;
+
+/// Nobody wants more records.
+struct Gone;
 
 impl<'a> Examiner<'a> {
     /// Who asks a candidate.
@@ -123,37 +131,77 @@ impl<'a> Examiner<'a> {
         })
     }
 
-    /// One worker's part.
+    /// One worker's part: a unit at a time, or as many as give batches a choice of lengths.
     fn work(&self, queue: &Queue<'_>, records: &mpsc::Sender<Result<Record, EvalError>>) {
-        while let Some(unit) = queue.take() {
-            // Whoever has all answers need not look.
-            let unknown = unit.jobs.iter().any(|job| job.known.is_none());
-            let look = if unknown {
-                self.look(unit.shown)
-            } else {
-                Ok(None)
-            };
-            for job in &unit.jobs {
-                if queue.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let raw = match self.answer(job, look.as_ref().map(Option::as_ref)) {
+        let wanted = match self.options.batch {
+            0 | 1 => 1,
+            batch => CHOICE * batch,
+        };
+        loop {
+            let mut units = Vec::new();
+            let mut jobs = 0;
+            while jobs < wanted
+                && let Some(unit) = queue.take()
+            {
+                jobs += unit.jobs.len();
+                units.push(unit);
+            }
+            if units.is_empty() || self.units(&units, queue, records).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Looks, asks, and sends records; an error means that nobody wants more of them.
+    fn units(
+        &self,
+        units: &[&Unit],
+        queue: &Queue<'_>,
+        records: &mpsc::Sender<Result<Record, EvalError>>,
+    ) -> Result<(), Gone> {
+        // Whoever has all answers need not look.
+        let looks: Vec<Result<Option<Look>, String>> = units
+            .iter()
+            .map(
+                |unit| match unit.jobs.iter().any(|job| job.known.is_none()) {
+                    true => self.look(unit.shown),
+                    false => Ok(None),
+                },
+            )
+            .collect();
+        let jobs = units.iter().zip(&looks);
+        let jobs: Vec<(&Job, Result<Option<&Look>, &String>)> = jobs
+            .flat_map(|(unit, look)| {
+                let look = look.as_ref().map(Option::as_ref);
+                unit.jobs.iter().map(move |job| (job, look))
+            })
+            .collect();
+        // What is asked alone is kept at once.
+        let together = match self.options.batch {
+            0 | 1 => 1,
+            _ => jobs.len().max(1),
+        };
+        for jobs in jobs.chunks(together) {
+            if queue.stopped.load(Ordering::Relaxed) {
+                return Err(Gone);
+            }
+            for (&(job, _), raw) in jobs.iter().zip(self.answers(jobs)) {
+                let raw = match raw {
                     Ok(raw) => raw,
                     Err(error) => {
                         // The other side may be gone already.
                         let _ = records.send(Err(error));
-                        return;
+                        return Err(Gone);
                     }
                 };
                 for (place, ask) in job.asks.iter().enumerate() {
                     let reused = place > 0 || job.known.is_some();
                     let record = self.record(*ask, raw.clone(), reused);
-                    if records.send(Ok(record)).is_err() {
-                        return;
-                    }
+                    records.send(Ok(record)).map_err(|_| Gone)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Looks at what is shown; `None` where that is nothing, the reason where it cannot be shown.
@@ -167,38 +215,59 @@ impl<'a> Examiner<'a> {
         }
     }
 
-    /// Answers a job once for all of its questions.
-    fn answer(&self, job: &Job, look: Result<Option<&Look>, &String>) -> Result<Raw, EvalError> {
-        if let Some(known) = &job.known {
-            return Ok(Ok(known.clone()));
+    /// Answers jobs, each once for all of its questions.
+    fn answers(
+        &self,
+        jobs: &[(&Job, Result<Option<&Look>, &String>)],
+    ) -> Vec<Result<Raw, EvalError>> {
+        let mut questions = Vec::new();
+        for (job, look) in jobs {
+            if let (None, Ok(look), Some(ask)) = (&job.known, look, job.asks.first()) {
+                let set = &self.items.sets[ask.set];
+                questions.push(Asked {
+                    prompt: &set.items[ask.item].prompt,
+                    look: *look,
+                    max_new_tokens: self.options.max_new_tokens(set),
+                });
+            }
         }
-        let (Ok(look), Some(ask)) = (look, job.asks.first()) else {
-            return Ok(Err(look.err().cloned().unwrap_or_default()));
-        };
-        let set = &self.items.sets[ask.set];
-        let prompt = &set.items[ask.item].prompt;
-        let limit = self.options.max_new_tokens(set);
-        match self.respondent.answer(prompt, look, limit) {
-            Err(Refusal::All(error)) => Err(error),
-            Err(Refusal::Question(problem)) => Ok(Err(problem)),
-            Ok(reply) => Ok(Ok(Answered {
-                asked: job.asked.clone(),
-                prompt_sha256: reply.prompt_sha256,
-                picture: look.map(|look| look.hash.clone()),
-                answer: reply.text,
-                score: None,
-                extracted: String::new(),
-                parsed: false,
-                judge: None,
-                unscored: None,
-                reused: false,
-                cut_off: reply.cut_off,
-                seconds: reply.seconds,
-                prompt_tokens: reply.prompt_tokens,
-                visual_tokens: reply.visual_tokens,
-                answer_tokens: reply.answer_tokens,
-            })),
-        }
+        let mut replies = self.respondent.answer(&questions).into_iter();
+        let each = jobs.iter().map(|(job, look)| {
+            if let Some(known) = &job.known {
+                return Ok(Ok(known.clone()));
+            }
+            let (Ok(look), Some(_)) = (look, job.asks.first()) else {
+                return Ok(Err(look.err().cloned().unwrap_or_default()));
+            };
+            match replies.next() {
+                None => Ok(Err("there is no reply".to_owned())),
+                Some(Err(Refusal::All(error))) => Err(error),
+                Some(Err(Refusal::Question(problem))) => Ok(Err(problem)),
+                Some(Ok(reply)) => Ok(Ok(Answered {
+                    asked: job.asked.clone(),
+                    prompt_sha256: reply.prompt_sha256,
+                    picture: look.map(|look| look.hash.clone()),
+                    answer: reply.text,
+                    score: None,
+                    extracted: String::new(),
+                    parsed: false,
+                    judge: None,
+                    unscored: None,
+                    reused: false,
+                    cut_off: reply.cut_off,
+                    seconds: reply.seconds,
+                    prompt_tokens: reply.prompt_tokens,
+                    visual_tokens: reply.visual_tokens,
+                    answer_tokens: reply.answer_tokens,
+                })),
+            }
+        });
+        each.collect()
+    }
+
+    /// The cache of features, if there is one.
+    pub fn features(&self) -> Option<&FeatureCache<'a>> {
+        self.respondent.features()
     }
 
     fn record(&self, ask: Ask, raw: Raw, reused: bool) -> Record {

@@ -15,15 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::analysis::statistics::clustered_standard_error;
-use crate::interval::{Interval, wilson, wilson_of};
+use crate::interval::{Interval, Z, wilson, wilson_of};
 use crate::items::Rules;
 use crate::record::Record;
 use crate::resample::Drawn;
 use crate::scorer::{Aggregate, Judged, Judgement, Metric, ScorerError, Unit};
 use crate::vision::Vision;
-
-/// The 97.5 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 
 /// What a score is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

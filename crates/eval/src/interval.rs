@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The 97.5 % quantile of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+/// The 97.5 % quantile of the normal distribution: half of a 95 % interval, in standard errors.
+pub const Z: f64 = 1.959_963_984_540_054;
 
 /// A range of shares.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::benchmark::submission::SubmissionForm;
 use crate::benchmark::{
     BenchmarkDefinition, Counts, Fault, FileDigest, PictureData, PicturePlace, Questions,
     file_digest,
@@ -100,6 +101,8 @@ pub struct ItemSet {
     pub sha256: String,
     /// How many questions there should be, if there is another number.
     pub expected: Option<usize>,
+    /// What the benchmark's server wants, if it wants something.
+    pub submission: Option<SubmissionForm>,
     /// For each item its place: items with the same picture share one. Numbered by their first item.
     pub(crate) places: Vec<usize>,
     /// For each place its picture, an index into [`Items::pictures`].
@@ -195,6 +198,7 @@ impl Items {
             files: vec![file_digest(&set.path).map_err(EvalError::read("questions", &set.path))?],
             sha256: set.sha256.clone(),
             expected: None,
+            submission: None,
             places,
             pictures,
         });
@@ -219,6 +223,7 @@ impl Items {
             return Err(EvalError::TwiceNamed { name: name.clone() });
         }
         let sha256 = questions.sha256();
+        let submission = SubmissionForm::of(definition, &questions.questions);
         let effective = definition.under(questions.protocol);
         let group = definition.group.name();
         let mut list = Vec::with_capacity(questions.questions.len());
@@ -255,6 +260,7 @@ impl Items {
             files: questions.files,
             sha256,
             expected: questions.expected,
+            submission,
             places,
             pictures,
         });
@@ -344,6 +350,7 @@ pub(crate) mod tests {
                 files: Vec::new(),
                 sha256: String::new(),
                 expected: None,
+                submission: None,
                 places,
                 pictures,
             }],

@@ -12,8 +12,11 @@
 //! RunFolder ─ Summary::of ─▶ rows with intervals and visual gain, as JSON, table, Markdown
 //! RunFolders ─ merge ─▶ one, ─ diff ─▶ which is better and what differs, ─ run_scores ─▶ analysis
 //! ```
+//!
+//! Beside it stands the traditional protocol, classifiers on frozen features: [`probe`].
 
 pub mod analysis;
+mod batches;
 pub mod benchmark;
 mod candidate;
 mod description;
@@ -22,6 +25,7 @@ mod digest;
 pub mod endpoint;
 mod error;
 mod examiner;
+mod feature_cache;
 mod figure;
 mod interval;
 mod items;
@@ -29,6 +33,7 @@ mod judge;
 mod judging;
 mod merge;
 mod plan;
+pub mod probe;
 mod questions;
 mod ranges;
 mod record;
@@ -39,15 +44,17 @@ mod run_folder;
 mod run_scores;
 pub mod scorer;
 mod settings;
+mod submissions;
 pub mod summary;
 mod vision;
 
 pub use candidate::{Candidate, Who};
 pub use description::{Invocation, RunDescription, SetDescription, Way};
 pub use diff::{RunDiff, SetDiff, diff};
+pub use digest::hex;
 pub use error::{EvalError, in_full};
 pub use figure::{Figure, Scale, Score};
-pub use interval::{Interval, wilson, wilson_of};
+pub use interval::{Interval, Z, wilson, wilson_of};
 pub use items::{Item, ItemSet, Items, Rules};
 pub use judging::JudgeModel;
 pub use merge::{Merged, merge};
@@ -56,7 +63,7 @@ pub use questions::{PictureFile, Question, QuestionSet};
 pub use ranges::Ranges;
 pub use record::{Answered, Outcome, Record, Unscored};
 pub use run::{EvalOptions, Evaluation, Progress, evaluate};
-pub use run_folder::RunFolder;
+pub use run_folder::{RunFolder, current_records};
 pub use run_scores::run_scores;
 pub use scorer::{Expected, Scorer};
 pub use summary::Summary;

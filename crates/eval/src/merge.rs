@@ -11,6 +11,7 @@ use crate::description::{RUN_FILE, RunDescription, SetDescription};
 use crate::error::EvalError;
 use crate::record::Record;
 use crate::run_folder::{RECORDS, read_only};
+use crate::submissions;
 use crate::summary::{SUMMARY_FILE, Summary};
 use crate::vision::Vision;
 
@@ -21,6 +22,8 @@ pub struct Merged {
     pub summary: Summary,
     /// Questions that several runs had asked; one record of each was kept.
     pub twice: usize,
+    /// Files for the servers of benchmarks.
+    pub submissions: Vec<PathBuf>,
 }
 
 /// Puts runs together in a new folder.
@@ -60,8 +63,12 @@ pub fn merge(folders: &[PathBuf], out: &Path) -> Result<Merged, EvalError> {
     })?;
     let (records, twice) = once(&whole, records);
     let summary = Summary::of(&whole, &records);
-    write(out, &whole, &records, &summary)?;
-    Ok(Merged { summary, twice })
+    let submissions = write(out, &whole, &records, &summary)?;
+    Ok(Merged {
+        summary,
+        twice,
+        submissions,
+    })
 }
 
 /// Two descriptions as one; what does not fit, if it does not.
@@ -101,6 +108,8 @@ fn join_sets(known: &mut SetDescription, other: SetDescription) -> Result<(), St
             "`{name}` has other questions or rules ({different})"
         ));
     }
+    // A run of an earlier version does not have it.
+    known.submission = known.submission.take().or(other.submission);
     for (vision, way) in other.ways {
         match known.ways.get_mut(&vision) {
             None => {
@@ -161,7 +170,7 @@ fn write(
     description: &RunDescription,
     records: &[Record],
     summary: &Summary,
-) -> Result<(), EvalError> {
+) -> Result<Vec<PathBuf>, EvalError> {
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = out.with_file_name(name);
@@ -190,8 +199,10 @@ fn write(
         let path = part.join(name);
         fs::write(&path, content).map_err(EvalError::write(&path))?;
     }
+    let names = submissions::write(&part, description, records)?;
     if out.exists() {
         fs::remove_dir(out).map_err(EvalError::write(out))?;
     }
-    fs::rename(&part, out).map_err(EvalError::write(out))
+    fs::rename(&part, out).map_err(EvalError::write(out))?;
+    Ok(names.iter().map(|name| out.join(name)).collect())
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use opabinia_endpoint::{ChatAnswer, ChatRequest, Endpoint, EndpointError};
 use opabinia_image::{ImageError, ImageLimits, ImageSource, RgbImage};
 use opabinia_llm::{Conversation, SamplingOptions, StopReason};
-use opabinia_model::{Generation, Model, ModelError, Seen};
+use opabinia_model::{Generation, Model, ModelError, Prompt, Seen};
 use opabinia_nn::Trace;
 
+use crate::batches::batches;
 use crate::benchmark::{PictureData, PicturePlace};
 use crate::candidate::Who;
 use crate::digest;
 use crate::error::{EvalError, in_full};
+use crate::feature_cache::FeatureCache;
 use crate::plan::Appearance;
 use crate::run::EvalOptions;
 
@@ -62,15 +64,43 @@ pub enum Refusal {
     All(EvalError),
 }
 
+/// A question as who answers sees it.
+#[derive(Clone, Copy)]
+pub struct Asked<'q> {
+    /// What is asked.
+    pub prompt: &'q str,
+    /// What is shown beside it.
+    pub look: Option<&'q Look>,
+    /// How long the answer may be, in tokens.
+    pub max_new_tokens: usize,
+}
+
+/// A reply, or why there is none.
+type Replied = Result<Reply, Refusal>;
+
 /// Who answers.
 pub struct Respondent<'a> {
     who: Who<'a>,
     options: &'a EvalOptions,
+    features: Option<FeatureCache<'a>>,
 }
 
 impl<'a> Respondent<'a> {
     pub fn new(who: Who<'a>, options: &'a EvalOptions) -> Self {
-        Self { who, options }
+        let features = match (who, &options.feature_cache) {
+            (Who::Local(model), Some(store)) => Some(FeatureCache::new(model, store)),
+            _ => None,
+        };
+        Self {
+            who,
+            options,
+            features,
+        }
+    }
+
+    /// What became of the cache of features, if there is one.
+    pub fn features(&self) -> Option<&FeatureCache<'a>> {
+        self.features.as_ref()
     }
 
     /// Looks at a picture.
@@ -86,7 +116,10 @@ impl<'a> Respondent<'a> {
         };
         let ready = match self.who {
             Who::Local(model) => {
-                let seen = model.see(&picture, &mut Trace::off());
+                let seen = match &self.features {
+                    Some(features) => features.see(&picture),
+                    None => model.see(&picture, &mut Trace::off()),
+                };
                 Ready::Seen(seen.map_err(|error| named(data, &in_full(&error)))?)
             }
             Who::Served(_) => Ready::File(self.file(data, as_what, &picture)?),
@@ -115,67 +148,125 @@ impl<'a> Respondent<'a> {
             .map_err(|error| named(data, &in_full(&error)))
     }
 
-    /// Asks.
-    ///
-    /// # Errors
-    /// Why there is no answer.
-    pub fn answer(
-        &self,
-        prompt: &str,
-        look: Option<&Look>,
-        max_new_tokens: usize,
-    ) -> Result<Reply, Refusal> {
+    /// Asks some questions, as many at a time as [`EvalOptions::batch`] allows; the replies come in the
+    /// order of the questions.
+    pub fn answer(&self, questions: &[Asked<'_>]) -> Vec<Replied> {
         match self.who {
-            Who::Local(model) => self
-                .answer_here(model, prompt, look, max_new_tokens)
-                .map_err(|error| Refusal::Question(in_full(&error))),
-            Who::Served(endpoint) => answer_there(endpoint, prompt, look, max_new_tokens),
+            Who::Local(model) => self.answer_here(model, questions),
+            Who::Served(endpoint) => {
+                let each = questions.iter().map(|asked| answer_there(endpoint, asked));
+                each.collect()
+            }
         }
     }
 
-    fn answer_here(
-        &self,
-        model: &Model,
-        prompt: &str,
-        look: Option<&Look>,
-        max_new_tokens: usize,
-    ) -> Result<Reply, ModelError> {
-        let pictures: Vec<Arc<Seen>> = match look.map(|look| &look.ready) {
-            Some(Ready::Seen(seen)) => vec![Arc::clone(seen)],
-            _ => Vec::new(),
-        };
+    fn answer_here(&self, model: &Model, questions: &[Asked<'_>]) -> Vec<Replied> {
+        let mut prompts = Vec::with_capacity(questions.len());
+        let mut replies: Vec<Option<Replied>> = Vec::with_capacity(questions.len());
+        for (place, asked) in questions.iter().enumerate() {
+            let pictures: Vec<Arc<Seen>> = match asked.look.map(|look| &look.ready) {
+                Some(Ready::Seen(seen)) => vec![Arc::clone(seen)],
+                _ => Vec::new(),
+            };
+            let conversation = Conversation::question(asked.prompt).with_images(pictures.len());
+            replies.push(match model.prompt(&conversation) {
+                Ok(prompt) => {
+                    prompts.push(Prepared {
+                        place,
+                        limit: asked.max_new_tokens,
+                        prompt,
+                        pictures,
+                    });
+                    None
+                }
+                Err(error) => Some(Err(Refusal::Question(in_full(&error)))),
+            });
+        }
+        let lengths: Vec<(usize, usize)> = prompts.iter().map(Prepared::length).collect();
+        for batch in batches(&lengths, self.options.batch) {
+            let rows: Vec<&Prepared> = batch.iter().filter_map(|row| prompts.get(*row)).collect();
+            for (row, reply) in rows.iter().zip(self.replies(model, &rows)) {
+                if let Some(place) = replies.get_mut(row.place) {
+                    *place = Some(reply.map_err(|error| Refusal::Question(in_full(&error))));
+                }
+            }
+        }
+        let unasked = || Err(Refusal::Question("it was not asked".to_owned()));
+        let replies = replies.into_iter();
+        replies.map(|reply| reply.unwrap_or_else(unasked)).collect()
+    }
+
+    /// Answers of one batch; if it cannot be answered, one question may be at fault, and each is asked
+    /// alone.
+    fn replies(&self, model: &Model, rows: &[&Prepared]) -> Vec<Result<Reply, ModelError>> {
+        match self.generate(model, rows) {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(error) if rows.len() == 1 => vec![Err(error)],
+            Err(_) => rows
+                .iter()
+                .map(|row| {
+                    let mut alone = self.generate(model, &[*row])?;
+                    alone.pop().ok_or(ModelError::EmptyPrompt)
+                })
+                .collect(),
+        }
+    }
+
+    /// Answers of one batch; the seconds of each are its share.
+    fn generate(&self, model: &Model, rows: &[&Prepared]) -> Result<Vec<Reply>, ModelError> {
+        let limit = rows.first().map_or(0, |row| row.limit);
         let generation = Generation {
             sampling: SamplingOptions {
                 temperature: 0.0,
-                max_new_tokens,
+                max_new_tokens: limit,
                 ..SamplingOptions::default()
             },
             image_position: self.options.image_position,
             ..Generation::default()
         };
-        let conversation = Conversation::question(prompt).with_images(pictures.len());
-        let prompt = model.prompt(&conversation)?;
-        let packed = model.pack(&[(&prompt, &pictures)])?;
+        let packing: Vec<(&Prompt, &[Arc<Seen>])> = rows
+            .iter()
+            .map(|row| (&row.prompt, row.pictures.as_slice()))
+            .collect();
+        let packed = model.pack(&packing)?;
         let answers = model.generate(&packed, &generation, &mut |_, _| true)?;
-        let answer = answers.into_iter().next().ok_or(ModelError::EmptyPrompt)?;
-        Ok(Reply {
-            prompt_sha256: digest::of(&prompt.text),
+        let count = rows.len().max(1) as f64;
+        let replies = answers.into_iter().zip(rows).map(|(answer, row)| Reply {
+            prompt_sha256: digest::of(&row.prompt.text),
             cut_off: matches!(answer.stop, StopReason::MaxTokens | StopReason::ContextFull),
-            seconds: answer.prefill_seconds + answer.decode_seconds,
+            seconds: (answer.prefill_seconds + answer.decode_seconds) / count,
             prompt_tokens: answer.prompt_tokens,
             visual_tokens: answer.visual_tokens,
             answer_tokens: answer.ids.len(),
             text: answer.text,
-        })
+        });
+        Ok(replies.collect())
     }
 }
 
-fn answer_there(
-    endpoint: &Endpoint,
-    prompt: &str,
-    look: Option<&Look>,
-    max_new_tokens: usize,
-) -> Result<Reply, Refusal> {
+/// A question that is ready to be asked.
+struct Prepared {
+    /// Among the questions.
+    place: usize,
+    limit: usize,
+    prompt: Prompt,
+    pictures: Vec<Arc<Seen>>,
+}
+
+impl Prepared {
+    /// Limit of the answer and length of the prompt, in tokens.
+    fn length(&self) -> (usize, usize) {
+        let visual: usize = self.pictures.iter().map(|seen| seen.view.tokens).sum();
+        (self.limit, self.prompt.tokens.len() + visual)
+    }
+}
+
+fn answer_there(endpoint: &Endpoint, asked: &Asked<'_>) -> Replied {
+    let Asked {
+        prompt,
+        look,
+        max_new_tokens,
+    } = *asked;
     let picture = match look.map(|look| &look.ready) {
         Some(Ready::File(bytes)) => Some(&**bytes),
         _ => None,

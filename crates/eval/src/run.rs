@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
+use opabinia_data::features::FeatureStore;
 use opabinia_image::ImageLimits;
 use opabinia_model::ImagePosition;
 
@@ -11,6 +13,7 @@ use crate::candidate::{Candidate, Who};
 use crate::description::{Invocation, RUN_FILE, RunDescription};
 use crate::error::EvalError;
 use crate::examiner::{Examiner, SettingsOf};
+use crate::feature_cache::FeatureCache;
 use crate::items::{ItemSet, Items};
 use crate::judging::JudgeModel;
 use crate::plan::{Ask, Shard, Showing, plan, select};
@@ -37,6 +40,10 @@ pub struct EvalOptions {
     /// Questions that are asked side by side; `None` is one per core on a CPU, one on another device,
     /// and four of a served model.
     pub workers: Option<usize>,
+    /// Questions that a model which was loaded here answers together, per worker.
+    pub batch: usize,
+    /// Where features of pictures are kept from one run to the next.
+    pub feature_cache: Option<Arc<FeatureStore>>,
     /// What a picture may be.
     pub image_limits: ImageLimits,
     /// Who judges where no rule can.
@@ -53,6 +60,8 @@ impl Default for EvalOptions {
             max_new_tokens: None,
             image_position: ImagePosition::Config,
             workers: None,
+            batch: 1,
+            feature_cache: None,
             image_limits: ImageLimits::default(),
             judge: None,
         }
@@ -86,6 +95,7 @@ impl EvalOptions {
         for (option, value) in [
             ("limit", self.limit),
             ("workers", self.workers),
+            ("batch", Some(self.batch)),
             ("max_new_tokens", self.max_new_tokens),
         ] {
             if value == Some(0) {
@@ -130,6 +140,10 @@ pub struct Evaluation {
     pub seconds: f64,
     /// Questions that were asked side by side.
     pub workers: usize,
+    /// Pictures whose features were in the cache.
+    pub known_pictures: usize,
+    /// What is wrong with the cache of features, if anything; pictures were looked at instead.
+    pub cache_problem: Option<String>,
 }
 
 impl Evaluation {
@@ -203,6 +217,8 @@ pub fn evaluate(
         reused,
         seconds: start.elapsed().as_secs_f64(),
         workers: pools.len(),
+        known_pictures: examiner.features().map_or(0, FeatureCache::known),
+        cache_problem: examiner.features().and_then(FeatureCache::problem),
     };
     description.invocations.push(Invocation {
         benchmarks: items.sets.iter().map(|set| set.name().to_owned()).collect(),

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::description::RunDescription;
 use crate::error::EvalError;
 use crate::record::Record;
+use crate::submissions;
 use crate::summary::{SUMMARY_FILE, Summary};
 
 /// The file of records.
@@ -102,6 +103,17 @@ impl RunFolder {
         Ok(summary)
     }
 
+    /// Writes the files for the servers of benchmarks of which every question has an answer. Returns
+    /// their paths.
+    ///
+    /// # Errors
+    /// If the folder does not say what was asked, or a file cannot be made or written.
+    pub fn write_submissions(&self) -> Result<Vec<PathBuf>, EvalError> {
+        let description = RunDescription::read(&self.path)?;
+        let names = submissions::write(&self.path, &description, &self.records)?;
+        Ok(names.iter().map(|name| self.path.join(name)).collect())
+    }
+
     /// Writes a file beside the records, whole or not at all.
     ///
     /// # Errors
@@ -159,6 +171,19 @@ pub(crate) fn read_only(folder: &Path) -> Result<Vec<Record>, EvalError> {
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |at| at + 1);
     parse(bytes.get(..whole).unwrap_or_default(), &path)
+}
+
+/// The records of a run that count, and what it says of itself: of each question and way of asking the
+/// last record that was made with the settings that the run has now.
+///
+/// # Errors
+/// If the folder is none of a run, or has a damaged record.
+pub fn current_records(folder: &Path) -> Result<(RunDescription, Vec<Record>), EvalError> {
+    let description = RunDescription::read(folder)?;
+    let records = read_only(folder)?;
+    let current = description.current(&records);
+    let current = current.into_iter().flatten().cloned().collect();
+    Ok((description, current))
 }
 
 fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Record>, EvalError> {

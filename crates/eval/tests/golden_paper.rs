@@ -8,6 +8,7 @@ use opabinia_eval::analysis::averages::{average, competition_ranks, members, pri
 use opabinia_eval::analysis::catalog::PUBLISHED_GROUPS;
 use opabinia_eval::analysis::findings::Support;
 use opabinia_eval::analysis::{Analysis, AnalysisOptions, Inputs, ScoreTable};
+use opabinia_eval::probe::{Beside, BesideRow};
 
 fn golden(file: &str) -> PathBuf {
     let root = std::env::var("OPABINIA_GOLDEN").map_or_else(
@@ -365,4 +366,53 @@ fn findings_about_the_published_numbers() {
         "Vision",
         "no model was asked without them",
     );
+}
+
+/// Table 7 beside table 11: what encoders reach in linear probing of ImageNet, and what language models
+/// reach that see with them. SciPy's `spearmanr` and `pearsonr` of the printed averages give 0.685 and
+/// 0.766: related, and far from the same. DINOv2 is third of ten in the probe, and falls to fifth.
+#[test]
+fn linear_probing_and_language_models_rank_encoders_differently() {
+    let text = std::fs::read_to_string(golden("table07_linear_probing.csv")).unwrap();
+    let probes: Vec<(String, f64)> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            let method = cells[0].replace("MiDaS", "MiDaS 3.0");
+            let patch = if cells[2] == "-" {
+                String::new()
+            } else {
+                format!("/{}", cells[2])
+            };
+            let name = format!("{method} {}{patch}@{}", cells[1], cells[3]);
+            (name, cells[5].parse().unwrap())
+        })
+        .collect();
+    let beside = Beside::between(&probes, &[table("table11_adapter1.2M_it737k_frozen.csv")]);
+    assert_eq!(
+        (beside.rows.len(), beside.without_model.len()),
+        (10, 0),
+        "{beside:?}"
+    );
+    let all = beside.agreement.last().unwrap();
+    assert_eq!((all.column.as_str(), all.encoders), ("all", 10));
+    assert!((all.spearman.unwrap() - 0.684_848).abs() < 1e-5, "{all:?}");
+    assert!((all.pearson.unwrap() - 0.766_081).abs() < 1e-3, "{all:?}");
+    assert!(
+        all.interval.unwrap().low < 0.4,
+        "ten encoders say little: {all:?}"
+    );
+    let place = |by: &dyn Fn(&BesideRow) -> f64| {
+        let dino = beside
+            .rows
+            .iter()
+            .find(|row| row.encoder.starts_with("DINOv2"))
+            .unwrap();
+        1 + beside.rows.iter().filter(|row| by(row) > by(dino)).count()
+    };
+    let average = |row: &BesideRow| row.averages.last().copied().flatten().unwrap();
+    assert_eq!((place(&|row| row.probe), place(&average)), (3, 5));
+    assert_eq!(beside.columns.len(), 5, "four groups and all");
+    assert_eq!(beside.table().rows.len(), 12);
 }

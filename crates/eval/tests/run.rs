@@ -5,8 +5,9 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use opabinia_data::features::{FeatureStore, Precision};
 use opabinia_eval::{
     Answered, Candidate, EvalError, EvalOptions, Evaluation, Items, Outcome, QuestionSet, Record,
     RunFolder, Shard, Vision, evaluate, merge, run_scores,
@@ -199,6 +200,50 @@ fn workers_and_shards_change_nothing() {
         without_times(&few.records),
         without_times(&alone.records)[..6]
     );
+}
+
+/// Questions of different lengths, answers of one, in every grouping.
+#[test]
+fn batches_change_nothing() {
+    let desk = Desk::new();
+    let one = options(&Vision::ALL);
+    let alone = desk.evaluate("alone", &one).unwrap();
+    for batch in [2, 3, 64] {
+        let many = EvalOptions {
+            batch,
+            workers: Some(2),
+            ..one.clone()
+        };
+        let together = desk.evaluate(&format!("by {batch}"), &many).unwrap();
+        assert_eq!(
+            without_times(&together.records),
+            without_times(&alone.records),
+            "batches of {batch}"
+        );
+    }
+}
+
+#[test]
+fn features_are_kept_from_one_run_to_the_next() {
+    let desk = Desk::new();
+    let plain = options(&[Vision::On, Vision::Blank]);
+    let without = desk.evaluate("without", &plain).unwrap();
+    let folder = desk.folder.path().join("features");
+    let store = Arc::new(FeatureStore::open(folder, Precision::F32).unwrap());
+    let kept = EvalOptions {
+        feature_cache: Some(Arc::clone(&store)),
+        ..plain
+    };
+    let first = desk.evaluate("first", &kept).unwrap();
+    // Three pictures, and a grey one of each size.
+    assert_eq!((first.known_pictures, first.cache_problem), (0, None));
+    assert_eq!(store.len(), 6 * MODEL.network.encoders.len());
+    let second = desk.evaluate("second", &kept).unwrap();
+    assert_eq!(second.known_pictures, 6);
+    for run in [first.records, second.records] {
+        assert_eq!(without_times(&run), without_times(&without.records));
+    }
+    assert_eq!(store.len(), 6 * MODEL.network.encoders.len());
 }
 
 #[test]

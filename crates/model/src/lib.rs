@@ -36,4 +36,4 @@ pub use load::{LoadModel, LoadedFrom, Model, Network};
 pub use loss::{LossOptions, LossOutput, PictureInput, TrainingRow, training_loss};
 pub use pack::{Packed, Prompt};
 pub use save::{EncoderPlacement, SaveOptions};
-pub use see::{PictureView, Seen};
+pub use see::{FeaturesOf, Look, PictureView, Seen};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use opabinia_connector::{Connected, PictureSize};
 use opabinia_image::{RgbImage, prepare};
-use opabinia_nn::{Grid, Trace};
+use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_vision::pixel_tensor;
 
 use crate::ModelError;
@@ -59,12 +59,33 @@ pub struct EncoderView {
     pub seconds: f64,
 }
 
+/// Looks at a picture with one encoder.
+pub type Look<'a> = dyn FnMut() -> Result<FeatureGrid, ModelError> + 'a;
+
+/// Gives an encoder's features of a picture: those that it knows, or those of a look.
+pub type FeaturesOf<'a> = dyn FnMut(usize, &mut Look<'_>) -> Result<FeatureGrid, ModelError> + 'a;
+
 impl Model {
     /// Looks at a picture with every encoder and connects what they see.
     ///
     /// # Errors
     /// If the model has no vision encoders, or the picture cannot be preprocessed or connected.
     pub fn see(&self, picture: &RgbImage, trace: &mut Trace) -> Result<Arc<Seen>, ModelError> {
+        self.see_through(picture, trace, &mut |_, look| look())
+    }
+
+    /// [`see`](Self::see), with somebody in between who may know what an encoder sees: `features` is told
+    /// which encoder it is and how to look, and gives its features on the grid that the connector takes
+    /// (`config.vision.grids`).
+    ///
+    /// # Errors
+    /// As [`see`](Self::see), and what `features` gives.
+    pub fn see_through(
+        &self,
+        picture: &RgbImage,
+        trace: &mut Trace,
+        features: &mut FeaturesOf<'_>,
+    ) -> Result<Arc<Seen>, ModelError> {
         let Some(vision) = &self.config.vision else {
             return Err(ModelError::TextOnly);
         };
@@ -79,11 +100,13 @@ impl Model {
         let mut views = Vec::new();
         for (i, (encoder, grid)) in self.network.encoders.iter().zip(&vision.grids).enumerate() {
             let start = std::time::Instant::now();
-            let pixels = prepare(picture, &encoder.preprocessor())?;
-            let [_, _, side, _] = pixels.shape();
-            let pixels = pixel_tensor(pixels, &self.device);
-            trace.record(format_args!("pixels{i}"), || pixels.clone());
-            let seen = encoder.encode(pixels, Some(*grid));
+            let side = encoder.side() as usize;
+            let seen = features(i, &mut || {
+                let pixels = prepare(picture, &encoder.preprocessor())?;
+                let pixels = pixel_tensor(pixels, &self.device);
+                trace.record(format_args!("pixels{i}"), || pixels.clone());
+                Ok(encoder.encode(pixels, Some(*grid)))
+            })?;
             trace.record(format_args!("tower{i}"), || seen.features.clone());
             views.push(EncoderView {
                 name: vision.encoders[i].clone(),

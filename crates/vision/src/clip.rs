@@ -7,7 +7,7 @@
 
 use burn::module::{Module, Param};
 use burn::prelude::*;
-use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed, Trace};
+use opabinia_nn::{Activation, FeatureGrid, Grid, LayerNorm, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
 use crate::encoder::network_paths;
@@ -166,6 +166,13 @@ impl Clip {
     /// # Panics
     /// If the pixels are not of the side that the position table was made for.
     pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace) -> FeatureGrid {
+        let (x, grid) = self.tokens(pixels, trace);
+        FeatureGrid::new(without_first(x), grid)
+    }
+
+    /// All tokens after the last block built, class token first, `[b, 1 + n, d]`, and the grid of the
+    /// others; see [`forward`](Self::forward).
+    pub(crate) fn tokens(&self, pixels: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, Grid) {
         let [_, _, height, width] = pixels.dims();
         let grid = self.config.grid_of(height, width);
         let trained = self.config.grid();
@@ -186,7 +193,7 @@ impl Clip {
         if self.blocks.len() == self.config.layers {
             trace.record(format_args!("last_hidden_state"), || x.clone());
         }
-        FeatureGrid::new(without_first(x), grid)
+        (x, grid)
     }
 }
 

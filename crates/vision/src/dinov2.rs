@@ -11,7 +11,7 @@
 use burn::module::{Module, Param};
 use burn::prelude::*;
 use opabinia_nn::resample::Taps;
-use opabinia_nn::{Activation, FeatureGrid, LayerNorm, PatchEmbed, Trace};
+use opabinia_nn::{Activation, FeatureGrid, Grid, LayerNorm, PatchEmbed, Trace};
 use opabinia_weights::KeyMap;
 
 use crate::encoder::network_paths;
@@ -179,6 +179,13 @@ impl Dinov2 {
     /// # Panics
     /// If the pixels are smaller than a patch.
     pub fn forward(&self, pixels: Tensor<4>, trace: &mut Trace) -> FeatureGrid {
+        let (x, grid) = self.tokens(pixels, trace);
+        FeatureGrid::new(without_first(x), grid)
+    }
+
+    /// All tokens after the final norm, class token first, `[b, 1 + n, d]`, and the grid of the others;
+    /// see [`forward`](Self::forward).
+    pub(crate) fn tokens(&self, pixels: Tensor<4>, trace: &mut Trace) -> (Tensor<3>, Grid) {
         let [_, _, height, width] = pixels.dims();
         let grid = self.config.grid_of(height, width);
         assert!(
@@ -196,7 +203,7 @@ impl Dinov2 {
         }
         let x = self.norm.forward(x);
         trace.record(format_args!("last_hidden_state"), || x.clone());
-        FeatureGrid::new(without_first(x), grid)
+        (x, grid)
     }
 
     /// All tokens after the final norm of a network that sees only some patches of each picture,

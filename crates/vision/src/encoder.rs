@@ -1,10 +1,11 @@
 //! One type for all encoders: pixels in, a feature grid out.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use opabinia_image::{PixelBatch, Preprocessor};
 use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_weights::{Checkpoint, KeyMap, LoadOptions, LoadReport, load_into, parameters};
+use sha2::{Digest, Sha256};
 
 use crate::clip::Clip;
 use crate::config::EncoderConfig;
@@ -164,6 +165,55 @@ impl Encoder {
                 })
             }
         }
+    }
+
+    /// Whether the network has a token that stands for the whole picture.
+    #[must_use]
+    pub fn has_class_token(&self) -> bool {
+        matches!(self.network, Network::Clip(_) | Network::Dinov2(_))
+    }
+
+    /// The class token of the layer that gives the features: of CLIP without the norm that follows its
+    /// last layer, of DINOv2 with it.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[b, 3, px, px]`, prepared by [`preprocessor`](Self::preprocessor)
+    /// - output: `[b, width]`
+    ///
+    /// # Errors
+    /// [`VisionError::NoClassToken`] if the network has none.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn class_token(&self, pixels: Tensor<4>) -> Result<Tensor<2>, VisionError> {
+        let mut trace = Trace::off();
+        let (tokens, _) = match &self.network {
+            Network::Clip(network) => network.tokens(pixels, &mut trace),
+            Network::Dinov2(network) => network.tokens(pixels, &mut trace),
+            Network::Siglip(_) | Network::ConvNext(_) => {
+                return Err(VisionError::NoClassToken {
+                    name: self.spec.entry.name(),
+                    family: self.spec.entry.family,
+                });
+            }
+        };
+        let [b, _, d] = tokens.dims();
+        Ok(tokens.narrow(1, 0, 1).reshape([b, d]))
+    }
+
+    /// SHA-256 of all parameters as they are in memory, in hexadecimal: by it, features of other
+    /// weights are told apart.
+    #[must_use]
+    pub fn weights_hash(&self) -> String {
+        struct Hash(Sha256);
+        impl ModuleVisitor for Hash {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.update(param.val().into_data().as_bytes());
+            }
+        }
+        let mut hash = Hash(Sha256::new());
+        self.visit(&mut hash);
+        format!("{:x}", hash.0.finalize())
     }
 
     /// The selected outputs, each on its own grid, finest first.
@@ -481,6 +531,26 @@ mod tests {
     }
 
     #[test]
+    fn a_class_token_is_there_or_refused() {
+        for encoder in tiny_encoders() {
+            let found = encoder.class_token(pictures(&encoder, 2));
+            assert_eq!(found.is_ok(), encoder.has_class_token());
+            match found {
+                Ok(token) => assert_eq!(token.dims(), [2, encoder.width()]),
+                Err(error) => assert!(matches!(error, VisionError::NoClassToken { .. })),
+            }
+        }
+    }
+
+    #[test]
+    fn other_weights_have_another_hash() {
+        let [first, second] = [(); 2].map(|()| tiny_encoders().swap_remove(0));
+        assert_eq!(first.weights_hash(), first.clone().weights_hash());
+        assert_ne!(first.weights_hash(), second.weights_hash());
+        assert_eq!(first.weights_hash().len(), 64);
+    }
+
+    #[test]
     fn promised_shapes_are_kept() {
         for encoder in tiny_encoders() {
             let features = encoder.forward(pictures(&encoder, 1));
@@ -537,8 +607,6 @@ mod tests {
 
     #[test]
     fn every_parameter_trains() {
-        use burn::module::{ModuleVisitor, Param};
-
         struct Untrained<'a>(&'a burn::tensor::Gradients, usize);
         impl ModuleVisitor for Untrained<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

@@ -77,6 +77,16 @@ pub enum VisionError {
         /// Its family.
         family: Family,
     },
+    /// An encoder that has no token for the whole picture.
+    #[error(
+        "`{name}` is a {family} encoder, which has no class token; take the mean of its features"
+    )]
+    NoClassToken {
+        /// The encoder's name.
+        name: &'static str,
+        /// Its family.
+        family: Family,
+    },
     /// A configuration that is not JSON.
     #[error("{} is not valid JSON", path.display())]
     Json {

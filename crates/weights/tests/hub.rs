@@ -125,7 +125,10 @@ fn serve(stream: &TcpStream, shared: &Mutex<Behaviour>, endpoint: &str) -> std::
             "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
     }
-    if path == format!("/api/models/{NAME}/revision/main") {
+    let revisions = ["models", "datasets"].map(|kind| format!("/api/{kind}/{NAME}/revision/"));
+    if let Some(revision) = revisions.iter().find_map(|start| path.strip_prefix(start))
+        && ["main", COMMIT].contains(&revision)
+    {
         let body = listing(&behaviour).to_string();
         let length = body.len();
         return write!(
@@ -141,7 +144,9 @@ fn serve(stream: &TcpStream, shared: &Mutex<Behaviour>, endpoint: &str) -> std::
         );
     };
     let etag = identity(&behaviour, &name);
-    if behaviour.large.contains(&name) && path.starts_with(&format!("/{NAME}/resolve/")) {
+    let repositories = ["", "/datasets"].map(|kind| format!("{kind}/{NAME}/resolve/"));
+    let is_file = repositories.iter().any(|start| path.starts_with(start));
+    if behaviour.large.contains(&name) && is_file {
         return write!(
             out,
             "HTTP/1.1 302 Found\r\nLocation: {endpoint}/cdn/{name}\r\nX-Linked-Etag: \"{etag}\"\r\n\
@@ -462,4 +467,91 @@ fn pull_copies_to_a_folder_that_can_be_edited() {
     // Pulling again restores the files.
     hub.pull(NAME, None, Some(&destination)).unwrap();
     assert_eq!(fs::read(destination.join("config.json")).unwrap(), b"{}");
+}
+
+fn dataset() -> Server {
+    Server::start(
+        &[
+            ("test.parquet", &weights()),
+            ("train.parquet", b"not wanted"),
+            ("README.md", b"# A data set"),
+        ],
+        &["test.parquet"],
+    )
+}
+
+const WANTED: [&str; 2] = ["README.md", "test.parquet"];
+
+#[test]
+fn files_of_a_data_set_are_fetched_and_pinned() {
+    let server = dataset();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let found = hub.list_dataset(NAME, None).unwrap();
+    assert_eq!((found.commit(), found.files().count()), (COMMIT, 3));
+    // Cut off once, and gone on with.
+    server.set(|b| b.drop_after = Some(300_000));
+    let folder = hub
+        .fetch_dataset(&found, &WANTED.map(str::to_owned))
+        .unwrap();
+    assert_eq!(fs::read(folder.join("test.parquet")).unwrap(), weights());
+    assert!(!folder.join("train.parquet").exists());
+    let root = "datasets--owner--model";
+    assert!(folder.ends_with(format!("{root}/snapshots/{COMMIT}")));
+    assert_eq!(
+        fs::read_to_string(cache.path().join(root).join("refs/main")).unwrap(),
+        COMMIT
+    );
+    assert_eq!(server.ranges("test.parquet").len(), 2);
+    // A branch that is in the cache means the commit of then.
+    hub.list_dataset(NAME, None).unwrap();
+    let behaviour = server.behaviour.lock().unwrap();
+    assert!(
+        behaviour
+            .log
+            .last()
+            .unwrap()
+            .0
+            .ends_with(&format!("/revision/{COMMIT}"))
+    );
+}
+
+#[test]
+fn a_data_set_that_cannot_be_had_says_why() {
+    let server = dataset();
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path()).with_retries(0, Duration::ZERO);
+    let error = hub.list_dataset("owner/other", None).unwrap_err();
+    assert!(matches!(error, HubError::NotFound { .. }), "{error}");
+    let found = hub.list_dataset(NAME, None).unwrap();
+    let error = hub
+        .fetch_dataset(&found, &["x.csv".to_owned()])
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("`x.csv` in the data set"),
+        "{error}"
+    );
+    // Nothing points to a commit that is not complete.
+    server.set(|b| b.drop_after = Some(300_000));
+    let wanted = WANTED.map(str::to_owned);
+    let error = hub.fetch_dataset(&found, &wanted).unwrap_err();
+    assert!(matches!(error, HubError::Connection { .. }), "{error}");
+    assert!(
+        !cache
+            .path()
+            .join("datasets--owner--model/refs/main")
+            .exists()
+    );
+    server.set(|b| b.token = Some("secret".to_owned()));
+    let error = hub.fetch_dataset(&found, &wanted).unwrap_err();
+    assert!(error.to_string().contains("set HF_TOKEN"), "{error}");
+    let right = hub.clone().with_token(Some("secret"));
+    assert!(right.fetch_dataset(&found, &wanted).is_ok());
+    assert_eq!(server.ranges("test.parquet"), ["bytes=0-", "bytes=300000-"]);
+    let error = hub
+        .clone()
+        .offline(true)
+        .list_dataset(NAME, None)
+        .unwrap_err();
+    assert!(matches!(error, HubError::Offline { .. }), "{error}");
 }

@@ -1,6 +1,7 @@
 //! `eval`: what a model scores, and how much of that is vision; and what is done with such runs.
 
 mod bar;
+mod hub;
 mod list;
 mod peers;
 mod run;

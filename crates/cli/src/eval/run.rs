@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use opabinia_data::features::{FeatureStore, Precision};
 use opabinia_eval::{
     Candidate, EvalOptions, Evaluation, Items, QuestionSet, Record, RunFolder, Shard, Summary,
     Vision, evaluate,
@@ -14,7 +16,7 @@ use opabinia_model::{Generation, ImagePosition, Model};
 
 use super::bar::Bar;
 use super::peers::PeerArgs;
-use super::sources::{DefinitionArgs, SourceArgs, Submitted};
+use super::sources::{DefinitionArgs, SourceArgs};
 use crate::args::{ImageArgs, ModelArgs, PositionArg};
 use crate::failure::Failure;
 use crate::watch::time;
@@ -29,8 +31,8 @@ pub struct Run {
     /// Questions as `opabinia world make` writes them: `DIR/test/questions.jsonl`.
     #[arg(required_unless_present = "benchmarks", conflicts_with = "benchmarks")]
     questions: Option<PathBuf>,
-    /// Benchmarks by name, or a definition of your own by its file, `./mine.toml`; `opabinia eval list`
-    /// lists the names.
+    /// Benchmarks by name or by their data set, `hub:lmms-lab/POPE`, or a definition of your own by its
+    /// file, `./mine.toml`; `opabinia eval list` lists the names. What is not here is fetched from the hub.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     benchmarks: Vec<String>,
     #[command(flatten)]
@@ -55,6 +57,12 @@ pub struct Run {
     /// Questions that are asked side by side; one per core if not given, four of a served model.
     #[arg(long)]
     workers: Option<usize>,
+    /// Questions that are answered together, per worker; pays on a GPU.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Keep features of pictures in this folder, for the next run; those of a large model are large.
+    #[arg(long, value_name = "FOLDER")]
+    feature_cache: Option<PathBuf>,
     /// Longest answer in tokens; what each benchmark says if not given, 32 for a file of questions.
     #[arg(long)]
     max_new_tokens: Option<usize>,
@@ -126,34 +134,28 @@ impl Run {
     /// Reads, loads, asks, reports.
     pub fn run(self) -> Outcome {
         // Questions first: a broken line should not cost the time to load a model.
-        let (items, submitted) = self.items()?;
+        let items = self.items()?;
         let options = self.options()?;
         if let Some(endpoint) = self.peers.endpoint()? {
             let name = self.name.clone();
             let name = name.unwrap_or_else(|| endpoint.model().to_owned());
             let candidate = Candidate::served(&endpoint, name);
-            return self.judge(&candidate, &items, &options, &submitted);
+            return self.judge(&candidate, &items, &options);
         }
         let model = load::model(&self.model, self.verbose)?;
         self.warn_of_position(&model, &items, &options)?;
         let candidate = Candidate::new(&model, self.model_name());
-        self.judge(&candidate, &items, &options, &submitted)
+        self.judge(&candidate, &items, &options)
     }
 
-    fn items(&self) -> Result<(Items, Vec<Submitted>), Failure> {
+    fn items(&self) -> Result<Items, Failure> {
         match &self.questions {
-            Some(path) => Ok((Items::of_file(&QuestionSet::read(path)?)?, Vec::new())),
+            Some(path) => Ok(Items::of_file(&QuestionSet::read(path)?)?),
             None => self.source.items(&self.benchmarks, &self.definitions),
         }
     }
 
-    fn judge(
-        &self,
-        candidate: &Candidate<'_>,
-        items: &Items,
-        options: &EvalOptions,
-        submitted: &[Submitted],
-    ) -> Outcome {
+    fn judge(&self, candidate: &Candidate<'_>, items: &Items, options: &EvalOptions) -> Outcome {
         let folder = self.out.clone();
         let folder = folder.unwrap_or_else(|| default_folder(candidate, items));
         let mut folder = RunFolder::open(folder)?;
@@ -172,10 +174,8 @@ impl Run {
         let summary = folder.summarise();
         let evaluation = evaluation?;
         let summary = summary?;
-        for benchmark in submitted {
-            if let Some(path) = benchmark.write(folder.path(), &evaluation.records)? {
-                output::note(&format!("for the benchmark's server: {}", path.display()));
-            }
+        for path in folder.write_submissions()? {
+            output::note(&format!("for the benchmark's server: {}", path.display()));
         }
         self.report(&summary)?;
         tell(&evaluation, &summary, folder.path());
@@ -199,6 +199,11 @@ impl Run {
                 PositionArg::Actual => ImagePosition::Actual,
             },
             workers: self.workers,
+            batch: self.batch,
+            feature_cache: match &self.feature_cache {
+                Some(folder) => Some(Arc::new(FeatureStore::open(folder, Precision::F32)?)),
+                None => None,
+            },
             image_limits: self.image.limits(),
             judge: self.peers.judge()?,
         })
@@ -315,6 +320,17 @@ fn tell(evaluation: &Evaluation, summary: &Summary, folder: &Path) {
         evaluation.workers,
         folder.display()
     ));
+    if evaluation.known_pictures > 0 {
+        output::note(&format!(
+            "{} times a picture's features were in the cache",
+            evaluation.known_pictures
+        ));
+    }
+    if let Some(problem) = &evaluation.cache_problem {
+        output::note(&format!(
+            "warning: the cache of features cannot be used, so pictures were looked at: {problem}"
+        ));
+    }
     for (count, what) in [
         (summary.cut_off, "answers were cut at --max-new-tokens"),
         (summary.empty, "answers are empty and count as wrong"),

@@ -40,6 +40,9 @@ impl Merge {
                 merged.twice
             ));
         }
+        for path in &merged.submissions {
+            output::note(&format!("for the benchmark's server: {}", path.display()));
+        }
         output::note(&format!(
             "{} of {} questions are there; the run is in {}",
             summary.wanted - summary.unfinished,

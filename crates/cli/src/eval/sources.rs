@@ -1,19 +1,21 @@
 //! Where benchmarks and their questions are.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use opabinia_eval::Items;
 use opabinia_eval::benchmark::{
-    BenchmarkDefinition, BenchmarkQuestion, Catalogue, Entry, Library, PictureStore, Questions,
-    submission,
+    BenchmarkDefinition, BenchmarkError, Catalogue, Entry, Library, PictureStore, Questions,
 };
-use opabinia_eval::scorer::Protocol;
-use opabinia_eval::{Items, Record, Vision};
 use opabinia_weights::hub::Hub;
 
+use super::hub::HubFetch;
+use crate::args::ProtocolArg;
 use crate::failure::Failure;
 use crate::output;
+
+/// What the name of a data set of the hub begins with.
+const HUB: &str = "hub:";
 
 /// Which definitions there are.
 #[derive(Args)]
@@ -27,7 +29,7 @@ pub struct DefinitionArgs {
 #[derive(Args)]
 pub struct SourceArgs {
     /// Folder that holds benchmarks, each in a folder of its name; looked through before the hub's
-    /// cache.
+    /// cache and the hub.
     #[arg(long, value_name = "FOLDER")]
     data: Vec<PathBuf>,
     /// Whose rules judge: those of the field, or those of the reference's scripts.
@@ -37,30 +39,6 @@ pub struct SourceArgs {
     /// not given.
     #[arg(long, value_name = "FOLDER")]
     picture_cache: Option<PathBuf>,
-}
-
-/// See [`Protocol`].
-#[derive(Clone, Copy, ValueEnum)]
-pub enum ProtocolArg {
-    /// Those of common harnesses.
-    Standard,
-    /// Those of the reference's scripts, for parity with published numbers.
-    Reference,
-}
-
-impl From<ProtocolArg> for Protocol {
-    fn from(protocol: ProtocolArg) -> Self {
-        match protocol {
-            ProtocolArg::Standard => Self::Standard,
-            ProtocolArg::Reference => Self::Reference,
-        }
-    }
-}
-
-/// A benchmark that takes submissions, and its questions.
-pub struct Submitted {
-    definition: BenchmarkDefinition,
-    questions: Vec<BenchmarkQuestion>,
 }
 
 impl DefinitionArgs {
@@ -73,9 +51,12 @@ impl DefinitionArgs {
         Ok(catalogue)
     }
 
-    /// The benchmark of a name, or of a file of its definition.
+    /// The benchmark of a name, of a file of its definition, or of a data set of the hub.
     pub fn find(&self, name: &str) -> Result<Entry, Failure> {
         let mut catalogue = self.catalogue()?;
+        if let Some(dataset) = name.strip_prefix(HUB) {
+            return of_dataset(&catalogue, dataset);
+        }
         if !is_file(name) {
             let found = catalogue.find(name).cloned();
             return found.map_err(|error| {
@@ -100,18 +81,36 @@ impl DefinitionArgs {
 impl SourceArgs {
     /// Reads the questions of a benchmark.
     pub fn read(&self, definition: &BenchmarkDefinition) -> Result<Questions, Failure> {
+        let hub = Hub::from_env()?;
+        let offline = hub.is_offline();
+        let cache = hub.cache().to_owned();
+        let fetch = HubFetch::new(hub);
         let library = Library {
             folders: self.data.clone(),
-            cache: Some(Hub::from_env()?.cache().to_owned()),
-            fetch: None,
+            cache: Some(cache),
+            // What is not here is then an error that says so, not one of the network.
+            fetch: (!offline).then_some(&fetch),
         };
         let mut store = PictureStore::Folder(self.pictures()?);
-        Questions::read(definition, self.protocol.into(), &library, &mut store).map_err(|error| {
-            Failure::from(error).hint(format!(
-                "`--data FOLDER` names the folder that holds `{0}/`; `opabinia eval show {0}` says what \
-                 is looked for",
-                definition.name
-            ))
+        let read = Questions::read(definition, self.protocol.into(), &library, &mut store);
+        read.map_err(|error| {
+            let name = &definition.name;
+            let hint = match &error {
+                BenchmarkError::Hub { .. } => {
+                    "the same command goes on where it broke off; `--data FOLDER` names a folder that \
+                     has the files"
+                        .to_owned()
+                }
+                BenchmarkError::NotFound { .. } if offline => format!(
+                    "HF_HUB_OFFLINE forbids fetching them; `--data FOLDER` names the folder that holds \
+                     `{name}/`, and `opabinia eval show {name}` says what is looked for"
+                ),
+                _ => format!(
+                    "`--data FOLDER` names the folder that holds `{name}/`; `opabinia eval show {name}` \
+                     says what is looked for"
+                ),
+            };
+            Failure::from(error).hint(hint)
         })
     }
 
@@ -119,64 +118,57 @@ impl SourceArgs {
         if let Some(folder) = &self.picture_cache {
             return Ok(folder.clone());
         }
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-        let folder = cache.map(|cache| cache.join("opabinia/pictures"));
+        let folder = crate::args::user_cache("pictures");
         folder.ok_or_else(|| {
             Failure::new("there is no folder for caches").hint("pass `--picture-cache FOLDER`")
         })
     }
 
-    /// Reads benchmarks, says what is wrong with their rows, and keeps those that take submissions.
-    pub fn items(
-        &self,
-        names: &[String],
-        definitions: &DefinitionArgs,
-    ) -> Result<(Items, Vec<Submitted>), Failure> {
+    /// Reads benchmarks, and says what is wrong with their rows.
+    pub fn items(&self, names: &[String], definitions: &DefinitionArgs) -> Result<Items, Failure> {
         let mut items = Items::default();
-        let mut submitted = Vec::new();
         for name in names {
             let definition = definitions.find(name)?.definition;
             let questions = self.read(&definition)?;
             tell(&definition, &questions);
-            if definition.submission.is_some() {
-                submitted.push(Submitted {
-                    definition: definition.clone(),
-                    questions: questions.questions.clone(),
-                });
-            }
             items.add(&definition, questions)?;
         }
-        Ok((items, submitted))
+        Ok(items)
     }
 }
 
-impl Submitted {
-    /// Writes the file for the benchmark's server, if every question of it has an answer.
-    pub fn write(&self, folder: &Path, records: &[Record]) -> Result<Option<PathBuf>, Failure> {
-        let name = &self.definition.name;
-        let mine = records.iter().filter(|record| {
-            record.vision == Vision::On && record.benchmark.as_ref() == Some(name)
-        });
-        let answers: HashMap<String, String> = mine
-            .filter_map(|record| Some((record.id.clone(), record.answered()?.answer.clone())))
-            .collect();
-        let asked = |question: &&BenchmarkQuestion| answers.contains_key(&question.id);
-        let Some(table) = &self.definition.submission else {
-            return Ok(None);
-        };
-        if self.questions.iter().filter(asked).count() < self.questions.len() {
-            return Ok(None);
+/// The benchmark whose questions are in a data set, `owner/name` or `owner/name@revision`.
+fn of_dataset(catalogue: &Catalogue, dataset: &str) -> Result<Entry, Failure> {
+    let (dataset, revision) = match dataset.split_once('@') {
+        Some((dataset, revision)) => (dataset, Some(revision)),
+        None => (dataset, None),
+    };
+    let is_it = |hub: &Option<String>| hub.as_deref() == Some(dataset);
+    let entries = catalogue.all().iter();
+    let found = entries.filter(|entry| {
+        let mut sources = entry.definition.source.iter();
+        sources.any(|source| is_it(&source.hub))
+    });
+    let found: Vec<&Entry> = found.collect();
+    match found.as_slice() {
+        [entry] => {
+            let mut entry = (*entry).clone();
+            if let Some(revision) = revision {
+                for source in entry.definition.source.iter_mut().filter(|s| is_it(&s.hub)) {
+                    source.revision = Some(revision.to_owned());
+                }
+            }
+            Ok(entry)
         }
-        let text = submission::text(&self.definition, &self.questions, &answers)?;
-        let ending = table.format.extension();
-        let path = folder.join(format!("submission-{name}.{ending}"));
-        let part = folder.join(format!("submission-{name}.{ending}.part"));
-        std::fs::write(&part, text)
-            .and_then(|()| std::fs::rename(&part, &path))
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
-        Ok(Some(path))
+        [] => Err(Failure::new(format!("no benchmark has its questions in `{dataset}`")).hint(
+            "`opabinia eval list` lists the benchmarks and their data sets; a definition of your own \
+             says how its rows are read",
+        )),
+        several => {
+            let names: Vec<&str> = several.iter().map(|e| e.definition.name.as_str()).collect();
+            let problem = format!("`{dataset}` has the questions of {}", names.join(", "));
+            Err(Failure::new(problem).hint("name one of them"))
+        }
     }
 }
 

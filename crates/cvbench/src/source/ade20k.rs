@@ -84,7 +84,7 @@ pub(super) fn read(spec: &SourceSpec) -> Result<Found, CvBenchError> {
             }),
         }
     }
-    let digest = crate::question::hex(&all.finalize());
+    let digest = opabinia_eval::hex(all.finalize());
     found.files.push((root.display().to_string(), digest));
     Ok(found)
 }
@@ -132,7 +132,11 @@ fn add(spec: &SourceSpec, path: &Path, annotation: Annotation, found: &mut Found
     let objects = annotation.object.map(OneOrMany::into_vec);
     for (place, entry) in objects.unwrap_or_default().into_iter().enumerate() {
         match entry {
-            Entry::Good(object) => add_object(&mut picture, object),
+            Entry::Good(object) => {
+                if let Err(problem) = add_object(&mut picture, object) {
+                    faults.add(format!("annotation.object[{place}]"), problem);
+                }
+            }
             Entry::Bad(_, problem) => {
                 picture.unclear = true;
                 faults.add(format!("annotation.object[{place}]"), problem);
@@ -143,20 +147,24 @@ fn add(spec: &SourceSpec, path: &Path, annotation: Annotation, found: &mut Found
     found.faults.append(&mut faults.list);
 }
 
-fn add_object(picture: &mut Annotated, object: Object) {
+/// Adds a thing.
+///
+/// # Errors
+/// What is wrong with it, if nobody knows its class or its place; of parts only the class counts.
+fn add_object(picture: &mut Annotated, object: Object) -> Result<(), &'static str> {
     let synonyms = object.name.split(',').map(str::trim);
     let synonyms: Vec<&str> = synonyms.filter(|name| !name.is_empty()).collect();
     let raw = object.raw_name.as_deref().map(str::trim);
     let class = raw.filter(|name| !name.is_empty());
     let Some(class) = class.or(synonyms.first().copied()) else {
         picture.unclear = true;
-        return;
+        return Err("it has no name");
     };
     let words = synonyms.iter().copied().chain([class]);
     picture.words.extend(words.map(str::to_owned));
     let level = object.parts.and_then(|parts| parts.part_level);
     if level.is_some_and(|level| is_part(&level)) {
-        return;
+        return Ok(());
     }
     let group = match object.name_ndx {
         Some(number) => format!("class {number}"),
@@ -164,14 +172,20 @@ fn add_object(picture: &mut Annotated, object: Object) {
     };
     let extent = object.polygon.and_then(extent);
     let within = |corners| Box2::within(corners, picture.width, picture.height);
+    let place = extent.and_then(within);
+    let known = place.is_some();
     picture.instances.push(Instance {
         class: class.to_owned(),
         group,
-        place: extent.and_then(within),
+        place,
         crowd: false,
         solid: None,
         ignored: None,
     });
+    match known {
+        true => Ok(()),
+        false => Err("its outline has nothing inside the picture"),
+    }
 }
 
 /// Levels are numbers, and in some files texts of numbers.

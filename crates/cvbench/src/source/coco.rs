@@ -82,18 +82,27 @@ pub(super) fn read(spec: &SourceSpec) -> Result<Found, CvBenchError> {
             );
             continue;
         };
-        let (corners, crowd) = match place {
-            Ok((bbox, crowd)) => (corners(bbox), crowd),
+        let within = |corners| Box2::within(corners, picture.width, picture.height);
+        let (place, crowd) = match place {
+            Ok((bbox, crowd)) => {
+                let place = corners(bbox).and_then(within);
+                if place.is_none() {
+                    faults.add(
+                        name,
+                        format!("its box {bbox:?} has nothing inside the picture"),
+                    );
+                }
+                (place, crowd)
+            }
             Err(problem) => {
-                faults.add(name.clone(), problem);
+                faults.add(name, problem);
                 (None, false)
             }
         };
-        let within = |corners| Box2::within(corners, picture.width, picture.height);
         picture.instances.push(Instance {
             class: class.clone(),
             group: class.clone(),
-            place: corners.and_then(within),
+            place,
             crowd,
             solid: None,
             ignored: None,
@@ -115,7 +124,15 @@ fn classes(entries: Vec<Entry<Category>>, faults: &mut Faults<'_>) -> HashMap<u6
     let mut classes = HashMap::new();
     for (place, entry) in entries.into_iter().enumerate() {
         match entry {
+            Entry::Good(class) if class.name.trim().is_empty() => {
+                faults.add(format!("categories[{place}]"), "its name is empty");
+            }
             Entry::Good(class) => {
+                if let Some(first) = classes.get(&class.id) {
+                    let problem = format!("the id {} is that of `{first}` already", class.id);
+                    faults.add(format!("categories[{place}]"), problem);
+                    continue;
+                }
                 classes.insert(class.id, class.name.trim().to_owned());
             }
             Entry::Bad(_, problem) => faults.add(format!("categories[{place}]"), problem),
@@ -134,6 +151,10 @@ fn pictures(
     let mut pictures = BTreeMap::new();
     for (place, entry) in entries.into_iter().enumerate() {
         let image = match entry {
+            Entry::Good(image) if image.file_name.trim().is_empty() => {
+                faults.add(format!("images[{place}]"), "the name of its file is empty");
+                continue;
+            }
             Entry::Good(image) if image.width > 0 && image.height > 0 => image,
             Entry::Good(_) => {
                 faults.add(format!("images[{place}]"), "it has no pixels");

@@ -61,7 +61,7 @@ pub(super) fn read_json<T: DeserializeOwned>(
     format: &'static str,
 ) -> Result<(T, String), CvBenchError> {
     let bytes = fs::read(path).map_err(CvBenchError::read("annotations", path))?;
-    let digest = crate::question::hex(&Sha256::digest(&bytes));
+    let digest = opabinia_eval::hex(Sha256::digest(&bytes));
     let file = serde_json::from_slice(&bytes).map_err(|source| CvBenchError::Annotations {
         path: path.to_owned(),
         format,

@@ -79,6 +79,9 @@ fn minus_one() -> f64 {
     -1.0
 }
 
+/// Why a thing does not count that is nowhere in the picture.
+const NO_BOX: &str = "no_2d_box";
+
 /// Reads a file of one data set and split.
 pub(super) fn read(spec: &SourceSpec, rules: &OmniRules) -> Result<Found, CvBenchError> {
     let path = &spec.annotations;
@@ -106,7 +109,16 @@ pub(super) fn read(spec: &SourceSpec, rules: &OmniRules) -> Result<Found, CvBenc
             }
         };
         match pictures.get_mut(&annotation.image_id) {
-            Some(picture) => add(picture, &annotation, rules),
+            Some(picture) if annotation.category_name.trim().is_empty() => {
+                picture.unclear = true;
+                faults.add(name, "the name of its class is empty");
+            }
+            Some(picture) => {
+                if let Some(corners) = add(picture, &annotation, rules) {
+                    let problem = format!("its box {corners:?} has nothing inside the picture");
+                    faults.add(name, problem);
+                }
+            }
             None => faults.add(name, "its picture is not listed"),
         }
     }
@@ -135,7 +147,9 @@ fn collection_of(info: &Info, path: &Path) -> String {
     )
 }
 
-fn add(picture: &mut Annotated, annotation: &Annotation, rules: &OmniRules) {
+/// Adds a thing; gives back a box that is stated and cannot be one, if no other of its boxes is good and
+/// the rules do not ignore the thing for another reason.
+fn add(picture: &mut Annotated, annotation: &Annotation, rules: &OmniRules) -> Option<[f64; 4]> {
     let class = annotation.category_name.trim();
     let boxes = [
         annotation.bbox2D_tight,
@@ -148,15 +162,21 @@ fn add(picture: &mut Annotated, annotation: &Annotation, rules: &OmniRules) {
         .filter(|corners| *corners != unknown())
         .find_map(within);
     let solid = Solid::new(annotation.bbox3D_cam);
+    let ignored = ignored(annotation, place.as_ref(), picture.height, rules);
+    let broken = match (&place, ignored) {
+        (None, Some(NO_BOX)) => boxes.into_iter().find(|corners| *corners != unknown()),
+        _ => None,
+    };
     picture.words.insert(class.to_owned());
     picture.instances.push(Instance {
         class: class.to_owned(),
         group: class.to_owned(),
-        ignored: ignored(annotation, place.as_ref(), picture.height, rules),
+        ignored,
         place,
         crowd: false,
         solid,
     });
+    broken
 }
 
 /// Why a box does not count: the rule of Omni3D's own data loader, with its default limits.
@@ -180,7 +200,7 @@ fn ignored(
         (annotation.segmentation_pts == 0.0, "no_segmentation_points"),
         (annotation.depth_error > 0.5, "depth_error"),
         (annotation.center_cam[2] > rules.max_depth, "too_far"),
-        (place.is_none() || share <= rules.min_height, "no_2d_box"),
+        (place.is_none() || share <= rules.min_height, NO_BOX),
         (share >= rules.max_height, "too_high"),
         (
             known(annotation.truncation) && annotation.truncation >= rules.max_truncation,
@@ -207,6 +227,10 @@ fn pictures(
     for (place, entry) in entries.into_iter().enumerate() {
         let name = format!("images[{place}]");
         let image = match entry {
+            Entry::Good(image) if image.file_path.trim().is_empty() => {
+                faults.add(name, "the name of its file is empty");
+                continue;
+            }
             Entry::Good(image) if image.width > 0 && image.height > 0 => image,
             Entry::Good(_) => {
                 faults.add(name, "it has no pixels");

@@ -15,6 +15,10 @@ use crate::plan::{Plan, hex};
 use crate::stages::STAGES;
 use crate::store::{Finished, Job, Store};
 
+/// Why a section with pictures is not asked about.
+const NO_PICTURE_LEFT: &str = "no usable picture";
+const NONE_USABLE: &str = "none of its pictures can be used; each has a line of its own";
+
 /// A picture in a section that may be asked about.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
@@ -143,6 +147,14 @@ impl Choice {
                     Err((reason, why)) => {
                         self.ledger.drop("picture", &candidate.url, reason, why);
                     }
+                }
+            }
+            for (i, section) in page.sections.iter().enumerate() {
+                let mut mine = page.candidates.iter().filter(|c| c.section == i).peekable();
+                if mine.peek().is_some() && mine.all(|candidate| candidate.picture.is_none()) {
+                    let name = format!("{}#{}", page.url, section.heading);
+                    self.ledger
+                        .drop("section", &name, NO_PICTURE_LEFT, NONE_USABLE);
                 }
             }
         }
@@ -285,6 +297,10 @@ fn read_page(
                     why,
                 ),
             }
+        }
+        let is_mine = |candidate: &Candidate| candidate.section == i;
+        if !section.pictures.is_empty() && !candidates.iter().any(is_mine) {
+            ledger.drop("section", &name, NO_PICTURE_LEFT, NONE_USABLE);
         }
     }
     // Most of a page is not asked about, and there are many pages.

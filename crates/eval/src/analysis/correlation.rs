@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::statistics::mean;
-use crate::Interval;
+use crate::interval::{Interval, Z};
 
 /// Pearson's correlation; `None` of fewer than two pairs, of unequal lengths, or if one side does
 /// not vary.
@@ -86,7 +86,6 @@ pub fn kendall(x: &[f64], y: &[f64]) -> Option<f64> {
 /// fewer than four pairs.
 #[must_use]
 pub fn fisher_interval(r: f64, n: usize) -> Option<Interval> {
-    const Z: f64 = 1.959_963_984_540_054;
     if n < 4 {
         return None;
     }

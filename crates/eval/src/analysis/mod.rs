@@ -74,11 +74,21 @@ impl Inputs {
     }
 
     fn into_table(self) -> Result<ScoreTable, AnalysisError> {
+        ScoreTable::merged(self.labelled()?)
+    }
+
+    /// The tables, and one of all runs.
+    pub(crate) fn tables(self) -> Result<Vec<ScoreTable>, AnalysisError> {
+        let labelled = self.labelled()?.into_iter();
+        Ok(labelled.map(|(_, table)| table).collect())
+    }
+
+    fn labelled(self) -> Result<Vec<(String, ScoreTable)>, AnalysisError> {
         let mut tables = self.tables;
         if !self.runs.is_empty() {
             tables.push(("runs".into(), runs::table_of(self.runs)?));
         }
-        ScoreTable::merged(tables)
+        Ok(tables)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use burn::module::{Module as _, ModuleVisitor, Param};
+use burn::module::Module as _;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use opabinia_connector::PictureSize;
@@ -15,7 +15,6 @@ use opabinia_image::{Preprocessor, RgbImage, prepare};
 use opabinia_model::{Model, PictureInput};
 use opabinia_nn::{FeatureGrid, Grid};
 use opabinia_vision::{Encoder, pixel_tensor};
-use sha2::{Digest, Sha256};
 
 use crate::TrainError;
 
@@ -62,7 +61,7 @@ impl FrozenEyes {
                 name: name.clone(),
                 grid: *grid,
                 weights: match store {
-                    Some(_) => weights_hash(&encoder),
+                    Some(_) => encoder.weights_hash(),
                     None => String::new(),
                 },
                 preprocessing: format!("{preprocessor:?}"),
@@ -230,21 +229,4 @@ fn features_of(grid: &FeatureGrid) -> Result<Features, TrainError> {
         width,
         values,
     })
-}
-
-/// Hash of every parameter, so that features of other weights are never taken.
-fn weights_hash(encoder: &Encoder) -> String {
-    struct Hash(Sha256);
-    impl ModuleVisitor for Hash {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.update(param.val().into_data().as_bytes());
-        }
-    }
-    let mut hash = Hash(Sha256::new());
-    encoder.visit(&mut hash);
-    hash.0
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
 }

@@ -1,4 +1,5 @@
-//! The cache layout of the Hugging Face libraries, for one revision of one model:
+//! The cache layout of the Hugging Face libraries, for one revision of one model (of a data set
+//! `datasets--owner--name`):
 //!
 //! ```text
 //! models--owner--name/refs/main                    the commit of a branch
@@ -15,31 +16,61 @@ use super::error::{HubError, accessing};
 
 const STAGING: &str = ".fetching";
 
-/// The folder of a model in the cache, seen from one revision.
+/// What a repository of the hub holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Model,
+    Dataset,
+}
+
+impl Kind {
+    /// What its folders in the cache begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "models--",
+            Self::Dataset => "datasets--",
+        }
+    }
+}
+
+/// The folder of a model or data set in the cache, seen from one revision.
 #[derive(Debug)]
 pub(super) struct ModelCache {
     folder: PathBuf,
     revision: String,
+    kind: Kind,
 }
 
 impl ModelCache {
-    pub(super) fn new(cache: &Path, name: &str, revision: &str) -> Self {
+    pub(super) fn new(cache: &Path, kind: Kind, name: &str, revision: &str) -> Self {
+        let folder = format!("{}{}", kind.prefix(), name.replace('/', "--"));
         Self {
-            folder: cache.join(format!("models--{}", name.replace('/', "--"))),
+            folder: cache.join(folder),
             revision: revision.to_owned(),
+            kind,
         }
     }
 
-    /// The snapshot of the revision, if there is one.
-    pub(super) fn snapshot(&self) -> Option<PathBuf> {
+    /// What the repository holds.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The commit that the cache knows the revision by, if it knows it.
+    pub(super) fn commit(&self) -> Option<String> {
         let reference = self.folder.join("refs").join(&self.revision);
         let commit = match fs::read_to_string(reference) {
             Ok(text) => text.trim().to_owned(),
             // A commit needs no reference.
             Err(_) => self.revision.clone(),
         };
-        let folder = self.folder_of(&commit);
-        (is_commit(&commit) && folder.is_dir()).then_some(folder)
+        is_commit(&commit).then_some(commit)
+    }
+
+    /// The snapshot of the revision, if there is one.
+    pub(super) fn snapshot(&self) -> Option<PathBuf> {
+        let folder = self.folder_of(&self.commit()?);
+        folder.is_dir().then_some(folder)
     }
 
     /// The snapshot folder of a commit.
@@ -59,14 +90,14 @@ impl ModelCache {
 
     /// Where the client collects the contents with the given identity.
     pub(super) fn staged_part(&self, name: &str, id: &str) -> PathBuf {
-        Self::new(&self.staging(), name, &self.revision)
+        Self::new(&self.staging(), self.kind, name, &self.revision)
             .blob(id)
             .with_extension("part")
     }
 
     /// Removes the staging cache unless something in it is not finished.
     pub(super) fn tidy(&self, name: &str) {
-        let blobs = Self::new(&self.staging(), name, &self.revision).blob("");
+        let blobs = Self::new(&self.staging(), self.kind, name, &self.revision).blob("");
         let is_lock = |name: &Path| name.extension().is_some_and(|e| e == "lock");
         let finished = fs::read_dir(blobs).is_ok_and(|entries| {
             entries
@@ -137,21 +168,21 @@ mod tests {
     #[test]
     fn a_reference_leads_to_its_snapshot() {
         let root = tempfile::tempdir().unwrap();
-        let cache = ModelCache::new(root.path(), "o/m", "main");
+        let cache = ModelCache::new(root.path(), Kind::Model, "o/m", "main");
         assert_eq!(cache.snapshot(), None);
         let folder = root.path().join("models--o--m/snapshots").join(COMMIT);
         fs::create_dir_all(&folder).unwrap();
         assert_eq!(cache.snapshot(), None);
         cache.point_to(COMMIT).unwrap();
         assert_eq!(cache.snapshot(), Some(folder.clone()));
-        let by_commit = ModelCache::new(root.path(), "o/m", COMMIT);
+        let by_commit = ModelCache::new(root.path(), Kind::Model, "o/m", COMMIT);
         assert_eq!(by_commit.snapshot(), Some(folder));
     }
 
     #[test]
     fn a_reference_must_not_lead_elsewhere() {
         let root = tempfile::tempdir().unwrap();
-        let cache = ModelCache::new(root.path(), "m", "main");
+        let cache = ModelCache::new(root.path(), Kind::Model, "m", "main");
         fs::create_dir_all(root.path().join("models--m/snapshots")).unwrap();
         cache.point_to("../../..").unwrap();
         assert_eq!(cache.snapshot(), None);
@@ -160,7 +191,7 @@ mod tests {
     #[test]
     fn links_work_at_any_depth() {
         let root = tempfile::tempdir().unwrap();
-        let cache = ModelCache::new(root.path(), "m", "main");
+        let cache = ModelCache::new(root.path(), Kind::Model, "m", "main");
         fs::create_dir_all(root.path().join("models--m/blobs")).unwrap();
         let blob = cache.blob("abc");
         fs::write(&blob, "contents").unwrap();

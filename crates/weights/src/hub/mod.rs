@@ -13,6 +13,8 @@
 //! comes into the cache when it was found to be what the hub announced. (Small files are kept in
 //! git by the hub and have no SHA-256; their size is checked.)
 //!
+//! Data sets come through the same door ([`Hub::list_dataset`], [`Hub::fetch_dataset`]), file by file.
+//!
 //! Environment: `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN` (else the token that `hf auth login` stored),
 //! `HF_ENDPOINT`, `HF_HUB_OFFLINE=1`.
 
@@ -30,9 +32,9 @@ use std::time::Duration;
 
 pub use error::HubError;
 
-use self::cache::ModelCache;
+use self::cache::{Kind, ModelCache};
 use self::error::accessing;
-use self::remote::Remote;
+use self::remote::{Remote, RemoteFile};
 use self::select::Selection;
 use crate::replace::Replacement;
 
@@ -51,6 +53,28 @@ pub struct Hub {
     show_progress: bool,
     retries: u32,
     first_wait: Duration,
+}
+
+/// What the hub has of a data set at one commit.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    name: String,
+    revision: String,
+    commit: String,
+    files: Vec<RemoteFile>,
+}
+
+impl Dataset {
+    /// The commit.
+    #[must_use]
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    /// Names of its files, with `/` between the parts.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.name.as_str())
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -139,6 +163,12 @@ impl Hub {
         &self.cache
     }
 
+    /// Whether the network must not be used.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
     /// Another hub, such as a mirror: `http://host:port`.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: &str) -> Self {
@@ -201,7 +231,7 @@ impl Hub {
         check_name(name_or_path)?;
         let revision = checked_revision(revision)?;
         let selection = Selection::new(patterns);
-        let cache = ModelCache::new(&self.cache, name_or_path, revision);
+        let cache = ModelCache::new(&self.cache, Kind::Model, name_or_path, revision);
         if let Some(snapshot) = cache.snapshot()
             && selection.is_complete(&snapshot)
         {
@@ -227,7 +257,7 @@ impl Hub {
         check_name(name)?;
         let revision = checked_revision(revision)?;
         let selection = Selection::new(&[]);
-        let cache = ModelCache::new(&self.cache, name, revision);
+        let cache = ModelCache::new(&self.cache, Kind::Model, name, revision);
         let complete = cache.snapshot().filter(|s| selection.is_complete(s));
         let snapshot = match complete {
             Some(snapshot) if self.offline => snapshot,
@@ -242,6 +272,64 @@ impl Hub {
         }
     }
 
+    /// Asks what a data set has. Of a branch that is in the cache the commit of then is asked for, so
+    /// that the same command reads the same data tomorrow; a revision is a branch, a tag or a commit,
+    /// none means `main`.
+    ///
+    /// # Errors
+    /// If the network must not be used, or the hub does not have the data set or does not give it.
+    pub fn list_dataset(&self, name: &str, revision: Option<&str>) -> Result<Dataset, HubError> {
+        check_name(name)?;
+        let revision = checked_revision(revision)?;
+        let cache = ModelCache::new(&self.cache, Kind::Dataset, name, revision);
+        if self.offline {
+            return Err(self.forbidden(name, revision));
+        }
+        let remote = Remote::connect(self, name, &cache)?;
+        let known = cache.commit();
+        let listing = remote.listing(known.as_deref().unwrap_or(revision))?;
+        Ok(Dataset {
+            name: name.to_owned(),
+            revision: revision.to_owned(),
+            commit: listing.commit,
+            files: listing.files,
+        })
+    }
+
+    /// Fetches files of a data set into the cache, those that are not there, in this order. Returns
+    /// the folder that holds them.
+    ///
+    /// # Errors
+    /// As [`list_dataset`](Self::list_dataset), and if what was fetched is not what the hub announced;
+    /// what arrived before is kept.
+    pub fn fetch_dataset(&self, dataset: &Dataset, files: &[String]) -> Result<PathBuf, HubError> {
+        let name = &dataset.name;
+        let cache = ModelCache::new(&self.cache, Kind::Dataset, name, &dataset.revision);
+        if self.offline {
+            return Err(self.forbidden(name, &dataset.revision));
+        }
+        let remote = Remote::connect(self, name, &cache)?;
+        for wanted in files {
+            let mut known = dataset.files.iter();
+            let file = known.find(|file| file.name == *wanted);
+            let file = file.ok_or_else(|| HubError::NotFound {
+                what: format!("`{wanted}` in the data set `{name}`"),
+            })?;
+            remote.fetch(file, &dataset.commit)?;
+        }
+        cache.point_to(&dataset.commit)?;
+        cache.tidy(name);
+        Ok(cache.folder_of(&dataset.commit))
+    }
+
+    fn forbidden(&self, name: &str, revision: &str) -> HubError {
+        HubError::Offline {
+            name: name.to_owned(),
+            revision: revision.to_owned(),
+            cache: self.cache.clone(),
+        }
+    }
+
     /// Fetches the selected files of a revision into the cache.
     fn fetch(
         &self,
@@ -251,11 +339,7 @@ impl Hub {
         cache: &ModelCache,
     ) -> Result<PathBuf, HubError> {
         if self.offline {
-            return Err(HubError::Offline {
-                name: name.to_owned(),
-                revision: revision.to_owned(),
-                cache: self.cache.clone(),
-            });
+            return Err(self.forbidden(name, revision));
         }
         let remote = Remote::connect(self, name, cache)?;
         let listing = remote.listing(revision)?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Hub;
-use super::cache::{ModelCache, is_commit};
+use super::cache::{Kind, ModelCache, is_commit};
 use super::error::{HubError, accessing};
 use super::progress::Shown;
 
@@ -36,7 +36,7 @@ pub(super) struct Listing {
 }
 
 /// One file of a model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RemoteFile {
     /// Its path in the model.
     pub name: String,
@@ -227,7 +227,10 @@ impl<'a> Remote<'a> {
     fn repo(&self, revision: &str) -> ApiRepo {
         self.api.repo(Repo::with_revision(
             self.name.to_owned(),
-            RepoType::Model,
+            match self.cache.kind() {
+                Kind::Model => RepoType::Model,
+                Kind::Dataset => RepoType::Dataset,
+            },
             revision.to_owned(),
         ))
     }

@@ -228,6 +228,15 @@ fn snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
     is_commit.then(|| folder.join("snapshots").join(commit))
 }
 
+/// The data set and commit that a folder of the hub's cache holds, `owner/name@commit`.
+pub(super) fn origin(root: &Path) -> Option<String> {
+    let commit = root.file_name()?.to_str()?;
+    let snapshots = root.parent()?;
+    let folder = snapshots.parent()?.file_name()?.to_str()?;
+    let name = folder.strip_prefix("datasets--")?.replacen("--", "/", 1);
+    (snapshots.file_name()? == "snapshots").then(|| format!("{name}@{commit}"))
+}
+
 /// Names of all files below a folder, with `/` between the parts, sorted. None if there is no folder.
 fn files_below(root: &Path) -> Result<Vec<String>, BenchmarkError> {
     let mut names = Vec::new();
@@ -359,7 +368,8 @@ fn fetch_files(
         None => false,
     };
     let pictures = listing.files.iter().filter(is_picture);
-    let wanted: Vec<String> = chosen.iter().chain(pictures).cloned().collect();
+    // Rows last: where they are, the pictures are too, although somebody killed the program.
+    let wanted: Vec<String> = pictures.chain(&chosen).cloned().collect();
     let root = fetch.fetch(hub, &listing, &wanted)?;
     let files = chosen.iter().map(|name| root.join(name)).collect();
     Ok(Some(Found { root, files }))
@@ -481,6 +491,14 @@ mod tests {
         assert_eq!(chosen(None).unwrap(), ["data/val.csv"]);
         assert_eq!(chosen(Some("default")).unwrap(), ["data/val.csv"]);
         assert_eq!(chosen(Some("c")), None);
+    }
+
+    #[test]
+    fn the_cache_says_which_commit_it_holds() {
+        let root = Path::new("/hub/datasets--lmms-lab--GQA/snapshots/c0ffee");
+        assert_eq!(origin(root).as_deref(), Some("lmms-lab/GQA@c0ffee"));
+        assert_eq!(origin(Path::new("/data/lmms-lab/GQA")), None);
+        assert_eq!(origin(Path::new("/")), None);
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub struct FileDigest {
     pub bytes: u64,
     /// SHA-256 of its content.
     pub sha256: String,
+    /// The data set of the hub and the commit that it is from, `owner/name@commit`, if it lies in the
+    /// hub's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
 }
 
 /// A source that is being read.
@@ -153,6 +157,7 @@ pub(crate) fn file_digest(path: &Path) -> std::io::Result<FileDigest> {
         path: name.to_string_lossy().into_owned(),
         bytes,
         sha256,
+        hub: None,
     })
 }
 
@@ -176,6 +181,7 @@ pub fn rows(path: &Path, wanted: &[&str]) -> Result<Rows, BenchmarkError> {
 
 /// Digests of files, with their paths relative to `root`.
 fn digests(root: &Path, files: &[PathBuf]) -> Result<Vec<FileDigest>, BenchmarkError> {
+    let hub = library::origin(root);
     let digest = |path: &PathBuf| {
         let (bytes, sha256) = sha256_of(path).map_err(BenchmarkError::read("questions", path))?;
         let path = path.strip_prefix(root).unwrap_or(path);
@@ -183,6 +189,7 @@ fn digests(root: &Path, files: &[PathBuf]) -> Result<Vec<FileDigest>, BenchmarkE
             path: path.display().to_string(),
             bytes,
             sha256,
+            hub: hub.clone(),
         })
     };
     files.iter().map(digest).collect()
