@@ -163,8 +163,9 @@ fn serve(stream: &TcpStream, shared: &Mutex<Behaviour>, endpoint: &str) -> std::
         to - 1
     )?;
     let mut part = &bytes[from..to];
+    // A file that is shorter comes whole.
     if range != "bytes=0-0"
-        && let Some(limit) = behaviour.drop_after.take()
+        && let Some(limit) = behaviour.drop_after.take_if(|limit| *limit < part.len())
     {
         part = &part[..limit];
     }

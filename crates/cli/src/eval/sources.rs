@@ -95,13 +95,14 @@ impl SourceArgs {
         let read = Questions::read(definition, self.protocol.into(), &library, &mut store);
         read.map_err(|error| {
             let name = &definition.name;
+            let has_hub = definition.source.iter().any(|source| source.hub.is_some());
             let hint = match &error {
                 BenchmarkError::Hub { .. } => {
                     "the same command goes on where it broke off; `--data FOLDER` names a folder that \
                      has the files"
                         .to_owned()
                 }
-                BenchmarkError::NotFound { .. } if offline => format!(
+                BenchmarkError::NotFound { .. } if offline && has_hub => format!(
                     "HF_HUB_OFFLINE forbids fetching them; `--data FOLDER` names the folder that holds \
                      `{name}/`, and `opabinia eval show {name}` says what is looked for"
                 ),
