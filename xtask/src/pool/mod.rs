@@ -72,10 +72,16 @@ fn shares(samples: u64, sources: &[Source]) -> Vec<u64> {
         (exact as u64).max(1)
     };
     let mut shares: Vec<u64> = sources.iter().map(share).collect();
-    // What rounding left over or took too much goes to or comes from the largest.
-    let sum: u64 = shares.iter().sum();
+    // What rounding took too much or left over comes from or goes to the largest.
+    let mut sum: u64 = shares.iter().sum();
+    while sum > samples {
+        if let Some(largest) = shares.iter_mut().max() {
+            *largest -= 1;
+        }
+        sum -= 1;
+    }
     if let Some(largest) = shares.iter_mut().max() {
-        *largest = (*largest + samples).saturating_sub(sum);
+        *largest += samples - sum;
     }
     shares
 }
