@@ -33,7 +33,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("opabinia-data", &["opabinia-image", "opabinia-llm"]),
-    ("opabinia-curate", &["opabinia-data", "opabinia-image"]),
+    (
+        "opabinia-curate",
+        &["opabinia-data", "opabinia-endpoint", "opabinia-image"],
+    ),
     ("opabinia-world", &["opabinia-image"]),
     ("opabinia-cvbench", &["opabinia-eval", "opabinia-image"]),
     (

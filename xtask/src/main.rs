@@ -16,6 +16,7 @@ mod failure;
 mod features;
 mod licences;
 mod model;
+mod pool;
 mod workspace;
 
 use std::error::Error;
@@ -45,6 +46,8 @@ enum Task {
     Features(features::Features),
     /// Measures this program beside PyTorch.
     Bench(bench::Bench),
+    /// Makes a pool like Cambrian-10M, of random words.
+    Pool(pool::Pool),
     /// Trains the model that ships with the program, from nothing.
     Model(model::Model),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Licences => licences::run(),
         Task::Features(task) => task.run(),
         Task::Bench(task) => task.run(),
+        Task::Pool(task) => task.run(),
         Task::Model(task) => task.run(),
     };
     match done {

@@ -367,3 +367,94 @@ fn a_killed_curation_goes_on_and_ends_the_same() {
         assert!(!folder.path().join(format!("{name}.partial")).exists());
     }
 }
+
+#[test]
+fn other_formats_are_read_directly() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&folder.path().join(name));
+    let turns = |q: &str| serde_json::json!([{"role": "user", "content": q}, {"role": "assistant", "content": "Yes."}]);
+    let records: Vec<Value> = ["Is it?", "Was it?"]
+        .map(|q| serde_json::json!({"source": "s", "messages": turns(q)}))
+        .into();
+    std::fs::write(at("chat.json"), serde_json::json!(records).to_string()).unwrap();
+    opabinia(&["data", "check", &at("chat.json"), "--quiet"]).ok();
+    let shown = opabinia(&["data", "stats", &at("chat.json"), "--json", "--quiet"]).ok();
+    assert_eq!(shown.json()["total"]["samples"], 2);
+    std::fs::write(
+        at("chat.jsonl"),
+        format!("{}\n{}\n", records[0], records[1]),
+    )
+    .unwrap();
+    let shown = opabinia(&["data", "show", &at("chat.jsonl"), "--line", "2"]).quiet();
+    assert!(
+        shown.stdout.contains("human: Was it?"),
+        "{}",
+        shown.everything()
+    );
+    let run = opabinia(&[
+        "data",
+        "balance",
+        &at("chat.json"),
+        "--cap-source",
+        "z=1",
+        "--out",
+        &at("pool"),
+        "--json",
+    ])
+    .ok();
+    assert_eq!(run.json()["total"]["outcomes"]["kept"], 2);
+    assert!(
+        run.stderr.contains("warning: `cap.sources` names `z`"),
+        "{}",
+        run.everything()
+    );
+    // Pictures inside have to be unpacked first, and the complaint says how.
+    let golden_pool = [
+        pool(),
+        "--out".to_owned(),
+        at("tar"),
+        "--images".to_owned(),
+        images(),
+    ];
+    let mut arguments = vec!["data", "convert", "--to", "webdataset", "--quiet"];
+    arguments.extend(golden_pool.iter().map(String::as_str));
+    opabinia(&arguments).ok();
+    let tar = at("tar/samples-00000.tar");
+    opabinia(&["data", "show", &tar, "--line", "3"]).ok();
+    let refused = opabinia(&["data", "dedup", &tar, "--out", &at("no"), "--quiet"]);
+    refused.fails_with(1, &["opabinia data convert"]);
+}
+
+#[test]
+fn rewriting_needs_a_server_and_changes_nothing_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&folder.path().join(name));
+    let line = serde_json::json!({"conversations": [
+        {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "This"}]});
+    std::fs::write(at("pool.jsonl"), format!("{line}\n")).unwrap();
+    let (pool, out) = (at("pool.jsonl"), at("out"));
+    // Port 9 of this machine discards, if anything.
+    let base = [
+        "data",
+        "rewrite",
+        &pool,
+        "--out",
+        &out,
+        "--url",
+        "http://127.0.0.1:9/v1",
+        "--model",
+        "m",
+        "--quiet",
+        "--retries",
+        "0",
+    ];
+    opabinia(&base).fails_with(1, &["cannot be asked"]);
+    assert!(!Path::new(&out).exists());
+    let arguments: Vec<&str> = base
+        .into_iter()
+        .chain(["--budget-requests", "0", "--finish"])
+        .collect();
+    opabinia(&arguments).ok();
+    let after = std::fs::read_to_string(format!("{out}/samples.jsonl")).unwrap();
+    assert_eq!(after, format!("{line}\n"));
+}

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::benchmarks::Benchmarks;
+use crate::lines::{Line, MAX_LINE_BYTES};
 use crate::looks::{Look, Looks};
 use crate::minhash::{self, BANDS};
 use crate::recipe::{Pictures, Placeholders};
@@ -174,6 +175,19 @@ impl Comparisons {
 }
 
 impl Classifier<'_> {
+    /// Classifies a line of a part.
+    pub fn classify_line(&self, line: &Line<'_>, place: Place, file: &str) -> Classified {
+        if !line.is_too_long() {
+            return self.classify(line.text, place, file);
+        }
+        let error = SampleError::TooLong {
+            place,
+            bytes: line.bytes,
+            limit: MAX_LINE_BYTES as u64,
+        };
+        bad(Class::BrokenJson, Some(error.in_full()), None)
+    }
+
     /// Classifies a line, without its line break. `file` is the file's name as rules know it.
     pub fn classify(&self, line: &[u8], place: Place, file: &str) -> Classified {
         let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::CurateError;
+use crate::index::{Index, Row};
 use crate::job::{Job, index_path};
-use crate::part::{Index, Part, Row, temporary};
+use crate::part::Part;
 use crate::prompt::{self, Prompt};
 use crate::select::Decisions;
 use crate::sources::Origin;
+use crate::table::{hex, temporary};
 
 /// A line that is farther than this from the one before is read by itself.
 const GAP_BYTES: u64 = 256 << 10;
@@ -34,8 +36,8 @@ pub struct Shard {
     pub bytes: u64,
     /// SHA-256 of its bytes, in hexadecimal digits.
     pub sha256: String,
-    /// Samples that got a format prompt, by source.
-    pub prompted: BTreeMap<String, u64>,
+    /// Samples that got a format prompt, by source and category.
+    pub prompted: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 /// Which kept samples make a shard: numbers among all kept ones.
@@ -69,8 +71,8 @@ pub struct Copier<'a> {
     decisions: &'a Decisions,
     /// Number of the first kept sample of each part, and the number of all.
     firsts: Vec<u64>,
-    /// Format prompts, and name, of sources that get any, by key.
-    prompts: HashMap<u64, (String, Vec<&'a Prompt>)>,
+    /// Format prompts of sources that get any, by key.
+    prompts: HashMap<u64, (&'a Origin, Vec<&'a Prompt>)>,
 }
 
 impl<'a> Copier<'a> {
@@ -80,7 +82,7 @@ impl<'a> Copier<'a> {
         job_path: &'a Path,
         parts: &'a [Part],
         decisions: &'a Decisions,
-        origins: &BTreeMap<u64, Origin>,
+        origins: &'a BTreeMap<u64, Origin>,
     ) -> Self {
         let mut firsts = vec![0];
         let mut sum = 0;
@@ -98,7 +100,7 @@ impl<'a> Copier<'a> {
         };
         let prompts = origins
             .iter()
-            .map(|(&key, origin)| (key, (origin.source.clone(), prompts_of(&origin.source))))
+            .map(|(&key, origin)| (key, (origin, prompts_of(&origin.source))))
             .filter(|(_, (_, prompts))| !prompts.is_empty());
         Self {
             job,
@@ -142,13 +144,13 @@ impl<'a> Copier<'a> {
                 self.copy_part(part, from, to, &mut out)?;
             }
         }
-        let (bytes, sha256, samples, prompted) = out.finish()?;
+        let written = out.finish()?;
         Ok(Shard {
             file,
-            samples,
-            bytes,
-            sha256,
-            prompted,
+            samples: written.samples,
+            bytes: written.bytes,
+            sha256: written.sha256,
+            prompted: written.prompted,
         })
     }
 
@@ -172,7 +174,9 @@ impl<'a> Copier<'a> {
             .skip(from as usize)
             .take((to - from) as usize)
             .collect();
-        let path = &self.job.files[part.file as usize].path;
+        let Some((path, _)) = self.job.lines_of(part.file as usize) else {
+            return Ok(());
+        };
         for run in runs(&wanted) {
             self.copy_run(path, run, out)?;
         }
@@ -211,7 +215,7 @@ impl<'a> Copier<'a> {
         line: &[u8],
         out: &mut ShardWriter,
     ) -> Result<(), CurateError> {
-        let Some((source, prompts)) = self.prompts.get(&row.source) else {
+        let Some((origin, prompts)) = self.prompts.get(&row.source) else {
             return out.line(line);
         };
         // It was a sample when it was indexed; the place is for no message.
@@ -224,7 +228,8 @@ impl<'a> Copier<'a> {
         match prompt::add(line, &sample, prompts) {
             None => out.line(line),
             Some(edited) => {
-                *out.prompted.entry(source.clone()).or_default() += 1;
+                let of_source = out.prompted.entry(origin.source.clone()).or_default();
+                *of_source.entry(origin.category.clone()).or_default() += 1;
                 out.line(edited.as_bytes())
             }
         }
@@ -253,7 +258,15 @@ pub(crate) struct ShardWriter {
     hash: Sha256,
     bytes: u64,
     starts: Vec<u64>,
-    prompted: BTreeMap<String, u64>,
+    prompted: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// What came of a shard's file.
+pub(crate) struct Written {
+    pub bytes: u64,
+    pub sha256: String,
+    pub samples: u64,
+    pub prompted: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl ShardWriter {
@@ -285,8 +298,8 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Bytes, SHA-256, samples, and samples that got a prompt by source.
-    pub fn finish(self) -> Result<(u64, String, u64, BTreeMap<String, u64>), CurateError> {
+    /// The shard appears.
+    pub fn finish(self) -> Result<Written, CurateError> {
         let io = || CurateError::io("write", &self.path);
         let file = self
             .file
@@ -302,12 +315,12 @@ impl ShardWriter {
         };
         offsets.write(&self.path)?;
         std::fs::rename(&self.temporary, &self.path).map_err(io())?;
-        Ok((
-            self.bytes,
-            crate::part::hex(&sha256),
+        Ok(Written {
+            bytes: self.bytes,
+            sha256: hex(&sha256),
             samples,
-            self.prompted,
-        ))
+            prompted: self.prompted,
+        })
     }
 }
 

@@ -25,6 +25,23 @@ pub enum CurateError {
         /// What was found, and what is wanted.
         problem: String,
     },
+    /// A path that this program would have to write down is no text.
+    #[error("the path `{}` is not UTF-8; rename it, or make a link to it whose name is", .path.display())]
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Pictures are inside of a file whose lines are wanted.
+    #[error(
+        "`{0}` has pictures inside, and samples of a pool name theirs by a path; unpack it once by \
+         `opabinia data convert '{0}' --out FOLDER`, then name `FOLDER/samples-*.jsonl` in its place and \
+         `FOLDER/images` as the folder of pictures",
+        .path.display()
+    )]
+    PicturesInside {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is not what its name or place promises.
     #[error("`{}`: {problem}", .path.display())]
     Format {
@@ -86,6 +103,12 @@ pub enum CurateError {
     /// A file of samples or pictures cannot be used.
     #[error(transparent)]
     Data(#[from] opabinia_data::DataError),
+    /// Who rewrites answers does not answer.
+    #[error("the model that rewrites answers cannot be asked; what it said is kept")]
+    Author {
+        /// What happened.
+        source: Box<opabinia_endpoint::EndpointError>,
+    },
     /// Somebody asked for an end.
     #[error("interrupted")]
     Interrupted,

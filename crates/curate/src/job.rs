@@ -6,10 +6,10 @@
 //! belongs to the same curation.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use opabinia_data::PictureFolder;
 use opabinia_image::ImageLimits;
@@ -18,13 +18,17 @@ use sha2::{Digest, Sha256};
 
 use crate::benchmarks::Benchmarks;
 use crate::classify::{Classifier, Comparisons};
+use crate::convert::Kind;
 use crate::error::CurateError;
-use crate::part::{self, Part, Summary};
+use crate::index::{Summary, read_summary};
+use crate::part::{self, Part};
+use crate::plain::PlainCopy;
 use crate::recipe::Recipe;
 use crate::sources::{Rules, file_name};
+use crate::table::{hex, write_json};
 
 /// Layout of work folders; a change makes older ones worthless.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +40,11 @@ pub struct Job {
     pub files: Vec<InputFile>,
     /// Bytes of a part.
     pub part_bytes: u64,
+    /// Plain copies of inputs that are no lines; not part of what is asked for.
+    #[serde(default)]
+    pub copies: Vec<Option<PlainCopy>>,
+    /// What the files of benchmarks were when they were found; empty if there are none.
+    benchmarks: String,
 }
 
 /// An input as it was found.
@@ -49,63 +58,127 @@ pub struct InputFile {
     pub bytes: u64,
     /// When it was last changed, in nanoseconds since 1970.
     pub modified: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl InputFile {
+    /// Looks at a file.
+    ///
+    /// # Errors
+    /// If it is not there, is no file, or its path is not UTF-8.
+    pub fn find(named: &Path, doing: &'static str) -> Result<Self, CurateError> {
+        let path = whole_path(named, doing)?;
+        let about = path.metadata().map_err(CurateError::io(doing, named))?;
+        if !about.is_file() {
+            return Err(CurateError::Format {
+                path: named.to_owned(),
+                problem: "not a file".to_owned(),
+            });
+        }
+        let modified = about.modified().ok();
+        let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(Self {
+            path,
+            named: named.to_owned(),
+            bytes: about.len(),
+            modified: since.map_or(0, |since| since.as_nanos() as u64),
+            kind: Kind::Lines,
+        })
+    }
+}
+
+/// The path from the root, links kept; it must be UTF-8, because jobs are written as JSON.
+pub(crate) fn whole_path(named: &Path, doing: &'static str) -> Result<PathBuf, CurateError> {
+    let path = absolute(named).map_err(CurateError::io(doing, named))?;
+    if path.to_str().is_none() {
+        return Err(CurateError::NotUtf8 { path });
+    }
+    path.metadata().map_err(CurateError::io(doing, named))?;
+    Ok(path)
+}
+
+/// Hash of what files were when they were found: paths, sizes and times.
+fn fingerprint_of(files: &[InputFile]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let mut hash = Sha256::new();
+    for file in files {
+        let path = file.path.as_os_str().as_encoded_bytes();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        hash.update(file.bytes.to_le_bytes());
+        hash.update(file.modified.to_le_bytes());
+    }
+    hex(&hash.finalize())
 }
 
 impl Job {
     /// Looks at the inputs of a recipe.
     ///
     /// # Errors
-    /// If an input is not there.
+    /// If an input is not there, or its path is not UTF-8.
     pub fn new(recipe: &Recipe, part_bytes: u64) -> Result<Self, CurateError> {
-        let found = |named: &PathBuf| {
-            let io = || CurateError::io("find the samples", named);
-            let path = named.canonicalize().map_err(io())?;
-            let about = path.metadata().map_err(io())?;
-            if !about.is_file() {
-                return Err(CurateError::Format {
-                    path: named.clone(),
-                    problem: "not a file".to_owned(),
-                });
-            }
-            let modified = about.modified().ok();
-            let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            Ok(InputFile {
-                path,
-                named: named.clone(),
-                bytes: about.len(),
-                modified: since.map_or(0, |since| since.as_nanos() as u64),
-            })
-        };
-        let files = recipe.input.files.iter().map(found);
+        let files = recipe.input.files.iter();
+        let files = files.map(|named: &PathBuf| -> Result<InputFile, CurateError> {
+            let file = InputFile::find(named, "find the samples")?;
+            let kind = Kind::of(&file.path)?;
+            Ok(InputFile { kind, ..file })
+        });
         let mut recipe = recipe.clone();
+        let mut benchmarks = Vec::new();
         // Executors may stand in other folders.
         if let Some(clean) = &mut recipe.decontaminate {
             for path in clean.questions.iter_mut().chain(&mut clean.images) {
-                let io = CurateError::io("find", path);
-                *path = path.canonicalize().map_err(io)?;
+                *path = whole_path(path, "find the benchmark")?;
             }
+            benchmarks = clean.files()?;
         }
         if let Some(images) = &mut recipe.input.images {
-            let io = CurateError::io("find the folder of pictures", images);
-            *images = images.canonicalize().map_err(io)?;
+            *images = whole_path(images, "find the folder of pictures")?;
         }
         Ok(Self {
             layout: LAYOUT,
-            files: files.collect::<Result<_, _>>()?,
+            files: files.collect::<Result<_, CurateError>>()?,
+            copies: Vec::new(),
             recipe,
             part_bytes,
+            benchmarks: fingerprint_of(&benchmarks),
         })
     }
 
     /// All parts of all files.
     pub fn parts(&self) -> Vec<Part> {
-        let sizes: Vec<u64> = self.files.iter().map(|file| file.bytes).collect();
-        part::cut(&sizes, self.part_bytes)
+        let sizes = (0..self.files.len()).map(|number| self.lines_of(number).map_or(0, |at| at.1));
+        part::cut(&sizes.collect::<Vec<u64>>(), self.part_bytes)
+    }
+
+    /// Where the lines of an input are, and how many bytes they take: the file, or its plain copy.
+    pub fn lines_of(&self, file: usize) -> Option<(&Path, u64)> {
+        match self.copies.get(file) {
+            Some(Some(copy)) => Some((&copy.path, copy.bytes)),
+            _ => self
+                .files
+                .get(file)
+                .map(|file| (file.path.as_path(), file.bytes)),
+        }
     }
 
     /// Equal for equal curations.
-    pub fn fingerprint(&self) -> String {
-        part::hex(&Sha256::digest(serde_json::json!(self).to_string()))
+    ///
+    /// # Errors
+    /// If the job cannot be written as JSON: a fault of this program.
+    pub fn fingerprint(&self) -> Result<String, CurateError> {
+        let asked = Self {
+            copies: Vec::new(),
+            ..self.clone()
+        };
+        let text = serde_json::to_string(&asked).map_err(|error| CurateError::Recipe {
+            place: "the recipe".to_owned(),
+            problem: format!("it cannot be written as JSON: {error}"),
+        })?;
+        Ok(hex(&Sha256::digest(text)))
     }
 
     /// Writes `job.json`.
@@ -113,10 +186,7 @@ impl Job {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), CurateError> {
-        let temporary = part::temporary(path);
-        let io = || CurateError::io("write", path);
-        std::fs::write(&temporary, serde_json::json!(self).to_string()).map_err(io())?;
-        std::fs::rename(&temporary, path).map_err(io())
+        write_json(path, self)
     }
 
     /// Reads `job.json`.
@@ -160,17 +230,25 @@ pub struct Running {
     pub cancelled: AtomicBool,
 }
 
-static RUNNING: Mutex<Option<HashMap<PathBuf, Arc<Running>>>> = Mutex::new(None);
+/// Jobs by the path of `job.json`, with size and time of the file that they were read from: executors
+/// live longer than a curation, and the same path may be another one's later.
+type Jobs = HashMap<PathBuf, ((u64, Option<SystemTime>), Arc<Running>)>;
+
+static RUNNING: Mutex<Option<Jobs>> = Mutex::new(None);
 
 impl Running {
-    /// The job whose `job.json` is at `path`; read once in a process.
+    /// The job whose `job.json` is at `path`; read once in a process, unless it changes.
     ///
     /// # Errors
     /// If it cannot be read, or its folder of pictures is not there.
     pub fn at(path: &Path) -> Result<Arc<Self>, CurateError> {
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let running = running.get_or_insert_default();
-        if let Some(known) = running.get(path) {
+        let about = path.metadata().map_err(CurateError::io("read", path))?;
+        let stamp = (about.len(), about.modified().ok());
+        if let Some((of, known)) = running.get(path)
+            && *of == stamp
+        {
             return Ok(Arc::clone(known));
         }
         let job = Job::read(path)?;
@@ -194,7 +272,7 @@ impl Running {
             done: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
         });
-        running.insert(path.to_owned(), Arc::clone(&made));
+        running.insert(path.to_owned(), (stamp, Arc::clone(&made)));
         Ok(made)
     }
 
@@ -216,7 +294,7 @@ impl Running {
         }
         let out = index_path(&self.path, number);
         let summary = match out.exists() {
-            true => part::read_summary(&out)?,
+            true => read_summary(&out)?,
             false => self.make(number, &out)?,
         };
         self.done.fetch_add(1, Ordering::Relaxed);
@@ -232,8 +310,10 @@ impl Running {
         let part = part.ok_or_else(|| wrong(format!("there is no part {number}")))?;
         let file = self.job.files.get(part.file as usize);
         let file = file.ok_or_else(|| wrong(format!("there is no file {}", part.file)))?;
-        let bytes = file.path.metadata().map(|about| about.len());
-        if bytes.map_err(CurateError::io("read", &file.path))? != file.bytes {
+        let lines = self.job.lines_of(part.file as usize);
+        let (path, expected) = lines.unwrap_or((file.path.as_path(), file.bytes));
+        let bytes = path.metadata().map(|about| about.len());
+        if bytes.map_err(CurateError::io("read", path))? != expected {
             return Err(CurateError::Format {
                 path: file.named.clone(),
                 problem: "the file changed while it was read; run the command again".to_owned(),
@@ -249,6 +329,6 @@ impl Running {
         let name = file_name(&file.named);
         let bands = bands_path(&self.path, number);
         let bands = self.compare.near.then_some(bands.as_path());
-        part::index(&file.path, &name, part, &classifier, out, bands)
+        part::index(path, &name, part, &classifier, out, bands)
     }
 }

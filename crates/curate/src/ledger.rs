@@ -11,20 +11,19 @@ use std::sync::Arc;
 use arrow_array::builder::{StringBuilder, UInt64Builder};
 use arrow_array::{Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use rayon::prelude::*;
 
 use crate::classify::Class;
 use crate::copy::shard_name;
 use crate::error::CurateError;
+use crate::index::{Index, Row};
 use crate::job::{Job, index_path};
 use crate::manifest::Counts;
-use crate::part::{Index, Part, Row, position, temporary};
+use crate::part::{Part, position};
 use crate::select::{Decisions, Outcome};
 use crate::sources::Origin;
+use crate::table::write_table;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -116,7 +115,7 @@ impl Reasons<'_> {
         for (row, line) in index.rows()?.iter().enumerate() {
             let outcome = self.decisions.outcome(number, row, line.class);
             let origin = self.origins.get(&line.source);
-            counts.add(origin, outcome, line);
+            counts.add(outcome, line);
             let (shard, at) = match outcome {
                 Outcome::Kept => {
                     kept += 1;
@@ -225,20 +224,7 @@ fn write(
         Arc::new(shard),
         Arc::new(shard_line),
     ];
-    let parquet = || CurateError::parquet("write the ledger", out);
-    let batch = RecordBatch::try_new(schema(), columns).map_err(|error| CurateError::Format {
-        path: out.to_owned(),
-        problem: error.to_string(),
-    })?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let temporary = temporary(out);
-    let file = File::create(&temporary).map_err(CurateError::io("write", &temporary))?;
-    let mut writer = ArrowWriter::try_new(file, schema(), Some(properties)).map_err(parquet())?;
-    writer.write(&batch).map_err(parquet())?;
-    writer.close().map_err(parquet())?;
-    std::fs::rename(&temporary, out).map_err(CurateError::io("write", out))
+    write_table("write the ledger", out, schema(), columns, None)
 }
 
 /// Entries that `wanted` asks for, in the order of the inputs, at most `limit`. `pool` is the folder

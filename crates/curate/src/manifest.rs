@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::convert::Kind;
 use crate::copy::Shard;
 use crate::error::CurateError;
-use crate::part::Row;
+use crate::index::Row;
 use crate::recipe::Recipe;
 use crate::select::Outcome;
 use crate::sources::Origin;
@@ -38,7 +39,12 @@ pub struct Tally {
 
 impl Tally {
     fn add(&mut self, outcome: Outcome, row: &Row<'_>) {
-        *self.outcomes.entry(outcome.name().to_owned()).or_default() += 1;
+        match self.outcomes.get_mut(outcome.name()) {
+            Some(count) => *count += 1,
+            None => {
+                self.outcomes.insert(outcome.name().to_owned(), 1);
+            }
+        }
         if !matches!(outcome, Outcome::Class(_)) {
             self.samples += 1;
             self.with_picture += u64::from(row.has_image);
@@ -90,53 +96,45 @@ impl Tally {
     }
 }
 
-/// Tallies by source; lines without one have none.
+/// Tallies by the keys of sources; that of lines without one is 0.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    by_origin: BTreeMap<Option<Origin>, Tally>,
+    by_key: BTreeMap<u64, Tally>,
 }
 
 impl Counts {
     /// Counts a line.
-    pub fn add(&mut self, origin: Option<&Origin>, outcome: Outcome, row: &Row<'_>) {
-        if let Some(tally) = self.by_origin.get_mut(&origin.cloned()) {
-            return tally.add(outcome, row);
-        }
-        self.by_origin
-            .entry(origin.cloned())
-            .or_default()
-            .add(outcome, row);
+    pub fn add(&mut self, outcome: Outcome, row: &Row<'_>) {
+        self.by_key.entry(row.source).or_default().add(outcome, row);
     }
 
     /// Adds others.
     pub fn merge(&mut self, others: &Self) {
-        for (origin, tally) in &others.by_origin {
-            self.by_origin
-                .entry(origin.clone())
-                .or_default()
-                .merge(tally);
+        for (key, tally) in &others.by_key {
+            self.by_key.entry(*key).or_default().merge(tally);
         }
     }
 
     /// All lines.
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
-        self.by_origin.values().for_each(|tally| total.merge(tally));
+        self.by_key.values().for_each(|tally| total.merge(tally));
         total
     }
 
-    /// By source, in the order of names.
-    pub fn sources(&self) -> Vec<SourceTally> {
-        let named = self.by_origin.iter();
-        let named = named.filter_map(|(origin, tally)| Some((origin.as_ref()?, tally)));
-        named
-            .map(|(origin, tally)| SourceTally {
-                source: origin.source.clone(),
-                category: origin.category.clone(),
-                prompted: 0,
-                tally: tally.clone(),
-            })
-            .collect()
+    /// By source, in the order of names. `origins` are the sources by their keys.
+    pub fn sources(&self, origins: &BTreeMap<u64, Origin>) -> Vec<SourceTally> {
+        let named = self.by_key.iter();
+        let named = named.filter_map(|(key, tally)| Some((origins.get(key)?, tally)));
+        let mut named: Vec<(&Origin, &Tally)> = named.collect();
+        named.sort_by_key(|(origin, _)| *origin);
+        let tally = |(origin, tally): (&Origin, &Tally)| SourceTally {
+            source: origin.source.clone(),
+            category: origin.category.clone(),
+            prompted: 0,
+            tally: tally.clone(),
+        };
+        named.into_iter().map(tally).collect()
     }
 }
 
@@ -159,6 +157,8 @@ pub struct SourceTally {
 pub struct InputTally {
     /// As the recipe names it.
     pub file: String,
+    /// What it is; the hash is that of its lines, where these had to be unpacked.
+    pub kind: Kind,
     /// Its size.
     pub bytes: u64,
     /// Its lines.
@@ -187,6 +187,9 @@ pub struct Manifest {
     pub sources: Vec<SourceTally>,
     /// The shards.
     pub shards: Vec<Shard>,
+    /// What looks like a mistake of the recipe, but stops nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Manifest {

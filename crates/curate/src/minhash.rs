@@ -11,6 +11,8 @@ use std::collections::HashSet;
 
 use opabinia_data::Sample;
 
+use crate::hash::{STEP, mix};
+
 /// Characters of a shingle.
 pub const SHINGLE: usize = 5;
 
@@ -72,8 +74,7 @@ pub fn bands(shingles: &HashSet<u64>, picture: Option<&str>) -> Option<[u64; BAN
     for &shingle in shingles {
         for (i, minimum) in minima.iter_mut().enumerate() {
             // One function for each place: the finaliser of splitmix64 over a shifted number.
-            let hash =
-                mix(shingle.wrapping_add((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            let hash = mix(shingle.wrapping_add((i as u64 + 1).wrapping_mul(STEP)));
             *minimum = (*minimum).min(hash);
         }
     }
@@ -89,12 +90,6 @@ pub fn bands(shingles: &HashSet<u64>, picture: Option<&str>) -> Option<[u64; BAN
             .fold(mix(about ^ band as u64), |key, row| mix(key ^ row));
     }
     Some(keys)
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

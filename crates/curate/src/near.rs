@@ -9,16 +9,17 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_array::{ArrayRef, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use opabinia_data::{Place, Sample};
-use parquet::arrow::ArrowWriter;
 use rayon::prelude::*;
 
 use crate::error::CurateError;
+use crate::index::{Index, Row};
 use crate::job::{Job, index_path};
 use crate::minhash::{likeness, plain_text, shingles};
-use crate::part::{Index, Part, Row};
+use crate::part::Part;
+use crate::table;
 
 /// Pairs that are compared at once.
 const GROUP: usize = 4096;
@@ -120,16 +121,16 @@ impl Texts<'_> {
 
     fn sample(&self, position: u64) -> Result<Sample, CurateError> {
         let LinePlace { offset, length, .. } = self.place(position)?;
-        let file = self.parts.get((position >> 32) as usize);
-        let file = file.and_then(|part| self.job.files.get(part.file as usize));
-        let file = file.ok_or_else(|| no_line(position))?;
-        let io = || CurateError::io("read", &file.path);
+        let part = self.parts.get((position >> 32) as usize);
+        let lines = part.and_then(|part| self.job.lines_of(part.file as usize));
+        let (path, _) = lines.ok_or_else(|| no_line(position))?;
+        let io = || CurateError::io("read", path);
         let mut text = vec![0; length as usize];
-        let mut opened = File::open(&file.path).map_err(io())?;
+        let mut opened = File::open(path).map_err(io())?;
         opened.seek(SeekFrom::Start(offset)).map_err(io())?;
         opened.read_exact(&mut text).map_err(io())?;
-        Sample::parse(&text, Place::new(file.path.as_path(), 0)).map_err(|_| CurateError::Format {
-            path: file.named.clone(),
+        Sample::parse(&text, Place::new(path, 0)).map_err(|_| CurateError::Format {
+            path: path.to_owned(),
             problem: "the file changed while it was read; run the command again".to_owned(),
         })
     }
@@ -148,15 +149,6 @@ pub fn write_table(path: &Path, found: &[(u64, u64)]) -> Result<(), CurateError>
     let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(
         found.iter().map(|pair| pair.0),
     ));
-    let parquet = || CurateError::parquet("write the table of near duplicates", path);
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column]).map_err(|error| {
-        CurateError::Format {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        }
-    })?;
-    let file = File::create(path).map_err(CurateError::io("write", path))?;
-    let mut writer = ArrowWriter::try_new(file, schema, None).map_err(parquet())?;
-    writer.write(&batch).map_err(parquet())?;
-    writer.close().map(|_| ()).map_err(parquet())
+    let doing = "write the table of near duplicates";
+    table::write_table(doing, path, schema, vec![column], None)
 }

@@ -260,7 +260,8 @@ fn table(stats: &Stats) -> String {
     table + "</table>"
 }
 
-fn escape(text: &str) -> String {
+/// A text as pages show it.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_array::{ArrayRef, StringArray, UInt32Array, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion::common::cast::{as_string_array, as_uint32_array, as_uint64_array};
 use datafusion::dataframe::DataFrame;
@@ -27,12 +27,14 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext, col, lit};
 use datafusion::scalar::ScalarValue;
-use parquet::arrow::ArrowWriter;
+use url::Url;
 
 use crate::classify::Class;
 use crate::error::CurateError;
+use crate::hash::{STEP, mix};
 use crate::job::Running;
 use crate::recipe::Recipe;
+use crate::table::write_table;
 
 /// `index_part(job, part)`: indexes a part of the job at a path, and gives the number of its lines.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -124,15 +126,10 @@ impl ScalarUDFImpl for OrderKey {
 }
 
 /// A number that depends on every bit of a content's hash and of the seed. The hash is already that
-/// of a good function; the seed needs mixing (the finaliser of splitmix64, Steele et al. 2014).
+/// of a good function; the seed needs mixing.
 pub fn order_key(high: u64, low: u64, seed: u64) -> u64 {
-    let mix = |mut z: u64| {
-        z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
-    mix(mix(high ^ mix(seed)) ^ low)
+    let step = |z: u64| mix(z.wrapping_add(STEP));
+    step(step(high ^ step(seed)) ^ low)
 }
 
 /// The functions that the plans call, for whoever runs them.
@@ -198,25 +195,27 @@ pub fn write_parts(
             Arc::new(StringArray::from_iter_values(own.iter().map(|_| &job))),
             Arc::new(UInt32Array::from(own)),
         ];
-        let parquet = || CurateError::parquet("write the table of parts", &path);
-        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| {
-            CurateError::Format {
-                path: path.clone(),
-                problem: error.to_string(),
-            }
-        })?;
-        let file = std::fs::File::create(&path)
-            .map_err(CurateError::io("write the table of parts", &path))?;
-        let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), None).map_err(parquet())?;
-        writer.write(&batch).map_err(parquet())?;
-        writer.close().map_err(parquet())?;
+        let schema = Arc::clone(&schema);
+        write_table("write the table of parts", &path, schema, columns, None)?;
     }
     Ok(())
 }
 
-/// A folder as tables are named: with a slash at the end.
-fn folder_url(folder: &Path) -> String {
-    format!("{}/", folder.display())
+/// A folder as tables are named: as a URL, in which `[`, `*` and `?` are no patterns.
+fn folder_url(folder: &Path) -> DfResult<String> {
+    url_of(Url::from_directory_path(folder), folder)
+}
+
+/// A file as tables are named.
+fn file_url(file: &Path) -> DfResult<String> {
+    url_of(Url::from_file_path(file), file)
+}
+
+fn url_of(url: Result<Url, ()>, path: &Path) -> DfResult<String> {
+    match url {
+        Ok(url) => Ok(url.to_string()),
+        Err(()) => datafusion::common::exec_err!("`{}` is no absolute path", path.display()),
+    }
 }
 
 /// The plan that indexes all parts of a table; its rows are numbers of lines.
@@ -225,7 +224,7 @@ fn folder_url(folder: &Path) -> String {
 /// If the table cannot be read.
 pub async fn index_plan(context: &SessionContext, parts: &Path) -> DfResult<DataFrame> {
     let table = context
-        .read_parquet(folder_url(parts), ParquetReadOptions::default())
+        .read_parquet(folder_url(parts)?, ParquetReadOptions::default())
         .await?;
     let index = ScalarUDF::from(IndexPart::default());
     table.select(vec![
@@ -246,7 +245,7 @@ pub async fn select_plan(
     recipe: &Recipe,
 ) -> DfResult<DataFrame> {
     let table = context
-        .read_parquet(folder_url(index), ParquetReadOptions::default())
+        .read_parquet(folder_url(index)?, ParquetReadOptions::default())
         .await?;
     let samples = table
         .filter(col("class").eq(lit(Class::Ok as u8)))?
@@ -278,7 +277,7 @@ pub async fn select_plan(
         None => firsts,
         Some(near) => {
             let near = context
-                .read_parquet(near.display().to_string(), ParquetReadOptions::default())
+                .read_parquet(file_url(near)?, ParquetReadOptions::default())
                 .await?;
             firsts.join(near, JoinType::LeftAnti, &["pos"], &["near_pos"], None)?
         }
@@ -314,7 +313,7 @@ pub async fn select_plan(
 /// If the bands cannot be read.
 pub async fn near_plan(context: &SessionContext, bands: &Path) -> DfResult<DataFrame> {
     let table = context
-        .read_parquet(folder_url(bands), ParquetReadOptions::default())
+        .read_parquet(folder_url(bands)?, ParquetReadOptions::default())
         .await?;
     let first = first_value(col("pos"))
         .partition_by(vec![col("band")])
@@ -373,6 +372,11 @@ impl Folders {
     /// Path of `job.json`.
     pub fn job(&self) -> PathBuf {
         self.work.join("job.json")
+    }
+
+    /// Plain copies of inputs.
+    pub fn plain(&self) -> PathBuf {
+        self.work.join("plain")
     }
 
     /// Indexes.

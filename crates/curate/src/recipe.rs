@@ -6,7 +6,7 @@
 //! that several recipes share (sources, ratios, format prompts) may lie in files of their own, named by
 //! a path from the recipe's folder; inputs and outputs are named from the working folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use opabinia_data::FaultLimit;
@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::CurateError;
 use crate::prompt::Prompt;
 use crate::sources::SourceRule;
-
-/// How alike names must be for one to be offered in place of the other.
-const SIMILAR: f64 = 0.7;
+use crate::toml_file::read_toml;
 
 /// What a curation does.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -222,6 +220,16 @@ pub struct Prompts {
     pub sources: BTreeMap<String, Vec<String>>,
 }
 
+impl Prompts {
+    /// Reads a file of format prompts.
+    ///
+    /// # Errors
+    /// If it cannot be read, or does not say what it should.
+    pub fn read(path: &Path) -> Result<Self, CurateError> {
+        read_toml(path, "read the format prompts")
+    }
+}
+
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -299,7 +307,7 @@ impl Recipe {
         if let Some(prompts) = &mut self.prompts
             && let Some(file) = prompts.file.take()
         {
-            let read: Prompts = read_toml(&folder.join(file), "read the format prompts")?;
+            let read = Prompts::read(&folder.join(file))?;
             prompts.prompt.extend(read.prompt);
             for (source, names) in read.sources {
                 prompts.sources.entry(source).or_insert(names);
@@ -345,139 +353,6 @@ impl Recipe {
             Some(names) => names,
             None => ruled().map_or(&[], |rule| &rule.prompts),
         }
-    }
-
-    fn complaint(&self) -> Option<String> {
-        if self.input.files.is_empty() {
-            return Some("`input.files` names no file of samples".to_owned());
-        }
-        if self.input.decode && self.input.images.is_none() {
-            return Some(
-                "`input.decode` needs `input.images`, the folder of the pictures".to_owned(),
-            );
-        }
-        if self.output.shard_samples == 0 {
-            return Some("`output.shard_samples` must be 1 or more".to_owned());
-        }
-        if let Some(rule) = self.source.iter().find(|rule| rule.name.is_empty()) {
-            return Some(format!(
-                "a `source` has no `name` (category {:?})",
-                rule.category
-            ));
-        }
-        self.likeness_complaint()
-            .or_else(|| self.mix_complaint())
-            .or_else(|| self.prompts_complaint())
-    }
-
-    fn likeness_complaint(&self) -> Option<String> {
-        let dedup = self.dedup.clone().unwrap_or_default();
-        if dedup.near.is_some_and(|near| !(0.5..=1.0).contains(&near)) {
-            return Some("`dedup.near` must be 0.5 to 1".to_owned());
-        }
-        let empty = Decontaminate::default();
-        let clean = self.decontaminate.as_ref().unwrap_or(&empty);
-        if clean.distance > crate::benchmarks::MAX_DISTANCE {
-            return Some("`decontaminate.distance` must be 0 to 3".to_owned());
-        }
-        let looks = dedup.pictures != Pictures::Path || !clean.images.is_empty();
-        match looks && self.input.images.is_none() {
-            true => {
-                Some("comparing pictures needs `input.images`, the folder they are in".to_owned())
-            }
-            false => None,
-        }
-    }
-
-    fn mix_complaint(&self) -> Option<String> {
-        let mix = self.mix.as_ref()?;
-        let Ratios::Table(ratios) = &mix.ratios else {
-            return None;
-        };
-        let bad = ratios
-            .iter()
-            .find(|(_, weight)| !(weight.is_finite() && **weight >= 0.0));
-        if let Some((name, weight)) = bad {
-            return Some(format!(
-                "`mix.ratios.{name}` is {weight}; it must be 0 or more"
-            ));
-        }
-        if ratios.values().sum::<f64>() <= 0.0 {
-            return Some("`mix.ratios` gives no category a weight".to_owned());
-        }
-        let stranger = ratios.keys().find(|name| {
-            !self.categories.is_empty() && !self.categories.iter().any(|known| known == *name)
-        })?;
-        Some(with_nearest(
-            &format!("`mix.ratios` names `{stranger}`, which is not in `categories`"),
-            stranger,
-            self.categories.iter().map(String::as_str),
-        ))
-    }
-
-    fn prompts_complaint(&self) -> Option<String> {
-        let prompts = self.prompts.as_ref()?;
-        let known: BTreeSet<&str> = prompts.prompt.iter().map(|p| p.name.as_str()).collect();
-        if known.len() < prompts.prompt.len() {
-            return Some("two format prompts have the same `name`".to_owned());
-        }
-        if let Some(empty) = prompts.prompt.iter().find(|p| p.text.trim().is_empty()) {
-            return Some(format!("the format prompt `{}` has no text", empty.name));
-        }
-        let ruled = self
-            .source
-            .iter()
-            .map(|rule| (rule.name.as_str(), &rule.prompts));
-        let named = prompts
-            .sources
-            .iter()
-            .map(|(name, list)| (name.as_str(), list));
-        let asked = ruled.chain(named);
-        let mut asked =
-            asked.flat_map(|(source, list)| list.iter().map(move |name| (source, name)));
-        let (source, name) = asked.find(|(_, name)| !known.contains(name.as_str()))?;
-        Some(with_nearest(
-            &format!(
-                "the source `{source}` asks for the format prompt `{name}`, which is not there"
-            ),
-            name,
-            known.into_iter(),
-        ))
-    }
-}
-
-/// Reads a TOML file.
-pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    doing: &'static str,
-) -> Result<T, CurateError> {
-    let text = std::fs::read_to_string(path).map_err(CurateError::io(doing, path))?;
-    toml::from_str(&text).map_err(|error| {
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map(|text| 1 + text.matches('\n').count());
-        let name = path.display();
-        CurateError::Recipe {
-            place: line.map_or_else(|| name.to_string(), |line| format!("{name}:{line}")),
-            problem: explain(error.message()),
-        }
-    })
-}
-
-/// Adds the nearest name to serde's "unknown field `x`, expected one of `a`, `b`".
-fn explain(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    match names.next() {
-        Some(name) if message.starts_with("unknown") => with_nearest(message, name, names),
-        _ => message.to_owned(),
-    }
-}
-
-fn with_nearest<'a>(message: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let rated = known.map(|known| (strsim::jaro_winkler(known, name), known));
-    let alike = rated.filter(|(similarity, _)| *similarity > SIMILAR);
-    match alike.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
-        Some((_, nearest)) => format!("{message}; did you mean `{nearest}`?"),
-        None => message.to_owned(),
     }
 }
 

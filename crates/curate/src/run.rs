@@ -5,26 +5,31 @@
 //! them over if recipe and inputs are still the same, and throws them away if not.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use datafusion::prelude::SessionContext;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use crate::classify::Class;
 use crate::copy::{Copier, Shard, plan_shards};
 use crate::counts::{self, Limits};
 use crate::error::CurateError;
+use crate::index::read_summary;
 use crate::job::{Job, Running, index_path};
 use crate::ledger::Reasons;
-use crate::manifest::{self, Counts, InputTally, Manifest};
+use crate::manifest::{self, Counts, Manifest, SourceTally};
 use crate::near;
-use crate::part::{self, Part, Summary, read_summary, source_key, temporary};
-use crate::plan::{self, Folders};
+use crate::part::{self, Part};
+use crate::partial::Partial;
+use crate::plain;
+use crate::plan;
 use crate::recipe::Recipe;
 use crate::select::{self, Decisions, Ranks};
 use crate::sources::Origin;
+use crate::strangers;
+use crate::summaries::Summaries;
+use crate::table::write_text;
 
 /// How a curation is run; nothing of it changes what comes out, except for `part_bytes` the names of
 /// ledger files.
@@ -51,7 +56,7 @@ impl Default for Options {
 /// How far a curation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done: "index", "select", "copy", "ledger".
+    /// What is being done: "unpack", "index", "select", "copy", "ledger".
     pub stage: &'static str,
     /// Pieces that are done.
     pub done: u64,
@@ -88,14 +93,21 @@ pub fn curate(
     options: &Options,
     watch: &Watch<'_>,
 ) -> Result<Manifest, CurateError> {
-    let job = Job::new(recipe, options.part_bytes)?;
+    let mut job = Job::new(recipe, options.part_bytes)?;
     if let Some(done) = finished(out, &job)? {
         return Ok(done);
     }
     let partial = Partial::open(out, &job)?;
-    let made = partial.make(&job, options, watch);
-    Running::forget(&partial.folders.job());
-    let manifest = made?;
+    let manifest = match partial.whole(&job)? {
+        Some(manifest) => manifest,
+        None => {
+            plain::make(&mut job, &partial.folders.plain(), watch)?;
+            job.write(&partial.folders.job())?;
+            let made = partial.make(&job, options, watch);
+            Running::forget(&partial.folders.job());
+            made?
+        }
+    };
     partial.publish(out)?;
     Ok(manifest)
 }
@@ -118,7 +130,7 @@ fn finished(out: &Path, job: &Job) -> Result<Option<Manifest>, CurateError> {
     let Ok(manifest) = Manifest::read(out) else {
         return Err(occupied("is no pool of this program"));
     };
-    match manifest.fingerprint == job.fingerprint() {
+    match manifest.fingerprint == job.fingerprint()? {
         true => Ok(Some(manifest)),
         false => Err(occupied(
             "is the pool of another recipe, or of files that changed since",
@@ -126,69 +138,7 @@ fn finished(out: &Path, job: &Job) -> Result<Option<Manifest>, CurateError> {
     }
 }
 
-/// The folder in which a pool is made.
-struct Partial {
-    root: PathBuf,
-    folders: Folders,
-}
-
 impl Partial {
-    fn open(out: &Path, job: &Job) -> Result<Self, CurateError> {
-        let mut name = out.as_os_str().to_owned();
-        name.push(".partial");
-        let root = PathBuf::from(name);
-        std::fs::create_dir_all(&root).map_err(CurateError::io("make the folder", &root))?;
-        // Tables of the query engine are named by absolute paths.
-        let root = root
-            .canonicalize()
-            .map_err(CurateError::io("find", &root))?;
-        let folders = Folders {
-            work: root.join("work"),
-        };
-        let partial = Self { root, folders };
-        let same = Job::read(&partial.folders.job()).is_ok_and(|there| there == *job);
-        if !same {
-            partial.clear()?;
-        }
-        for folder in [
-            partial.folders.index(),
-            partial.folders.bands(),
-            partial.folders.shards(),
-        ] {
-            let io = CurateError::io("make the folder", &folder);
-            std::fs::create_dir_all(&folder).map_err(io)?;
-        }
-        if !same {
-            job.write(&partial.folders.job())?;
-        }
-        Ok(partial)
-    }
-
-    /// Removes what another curation left; refuses what is none.
-    fn clear(&self) -> Result<(), CurateError> {
-        let io = CurateError::io("read", &self.root);
-        let mut entries = self.root.read_dir().map_err(io)?;
-        if entries.next().is_none() {
-            return Ok(());
-        }
-        if !self.folders.work.is_dir() {
-            return Err(CurateError::Occupied {
-                path: self.root.clone(),
-                what: "is not what an interrupted curation leaves",
-            });
-        }
-        let io = CurateError::io("remove", &self.root);
-        std::fs::remove_dir_all(&self.root).map_err(io)?;
-        std::fs::create_dir_all(&self.root).map_err(CurateError::io("make the folder", &self.root))
-    }
-
-    fn fresh(&self, folder: &Path) -> Result<(), CurateError> {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(CurateError::io("remove", folder))?;
-        }
-        std::fs::create_dir_all(folder).map_err(CurateError::io("make the folder", folder))
-    }
-
     fn make(
         &self,
         job: &Job,
@@ -201,7 +151,7 @@ impl Partial {
             .build()
             .map_err(CurateError::io("start threads in", &self.root))?;
         self.index(&parts, options, watch, &runtime)?;
-        let read = Read::collect(&self.folders.job(), job, &parts)?;
+        let read = Summaries::read(&self.folders.job(), job, &parts)?;
         read.check_bad(&job.recipe)?;
         let (decisions, limits) = self.select(job, &read, options, watch, &runtime)?;
         drop(runtime);
@@ -269,7 +219,7 @@ impl Partial {
     fn select(
         &self,
         job: &Job,
-        read: &Read,
+        read: &Summaries,
         options: &Options,
         watch: &Watch<'_>,
         runtime: &tokio::runtime::Runtime,
@@ -286,9 +236,15 @@ impl Partial {
             });
         };
         shown(0);
+        if read.parts.is_empty() {
+            // Inputs without a byte have no index that a plan could read.
+            let ranks = Ranks::default();
+            let limits = counts::limits(&job.recipe, &BTreeMap::new())?;
+            return Ok((ranks.decide(&read.origins, &limits), limits));
+        }
         let near = self.near(job, &context, runtime, watch)?;
         let table = near.as_ref().map(|_| self.folders.near());
-        let lines: Vec<u64> = read.summaries.iter().map(|summary| summary.lines).collect();
+        let lines: Vec<u64> = read.parts.iter().map(|summary| summary.lines).collect();
         let ranks = runtime.block_on(async {
             let index = self.folders.index();
             let plan = plan::select_plan(&context, &index, table.as_deref(), &job.recipe)
@@ -306,7 +262,7 @@ impl Partial {
     fn near(
         &self,
         job: &Job,
-        context: &datafusion::prelude::SessionContext,
+        context: &SessionContext,
         runtime: &tokio::runtime::Runtime,
         watch: &Watch<'_>,
     ) -> Result<Option<Vec<(u64, u64)>>, CurateError> {
@@ -341,7 +297,7 @@ impl Partial {
         &self,
         job: &Job,
         parts: &[Part],
-        read: &Read,
+        read: &Summaries,
         decisions: &Decisions,
         limits: &BTreeMap<Origin, Limits>,
         watch: &Watch<'_>,
@@ -386,12 +342,13 @@ impl Partial {
         counted.iter().for_each(|part| counts.merge(part));
         let manifest = Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            fingerprint: job.fingerprint(),
+            fingerprint: job.fingerprint()?,
             recipe: job.recipe.clone(),
             part_bytes: job.part_bytes,
             inputs: read.inputs(job, parts),
             total: counts.total(),
-            sources: with_prompts(counts.sources(), &shards),
+            sources: with_prompts(counts.sources(&read.origins), &shards),
+            warnings: strangers::warnings(&job.recipe, read.origins.values()),
             shards,
         };
         manifest.check()?;
@@ -401,56 +358,8 @@ impl Partial {
                 path: path.clone(),
                 problem: error.to_string(),
             })?;
-        std::fs::write(&path, text + "\n").map_err(CurateError::io("write", &path))?;
+        write_text(&path, &(text + "\n"))?;
         Ok(manifest)
-    }
-
-    /// A shard that is there, or else made.
-    fn shard(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> Result<Shard, CurateError>,
-    ) -> Result<Shard, CurateError> {
-        let note = self.folders.shards().join(format!("{name}.json"));
-        let there = std::fs::read(&note).ok();
-        let there = there.and_then(|text| serde_json::from_slice::<Shard>(&text).ok());
-        if let Some(shard) = there {
-            let size = self
-                .root
-                .join(&shard.file)
-                .metadata()
-                .map(|about| about.len());
-            if size.is_ok_and(|size| size == shard.bytes) {
-                return Ok(shard);
-            }
-        }
-        let shard = make()?;
-        let temporary = temporary(&note);
-        let io = || CurateError::io("write", &note);
-        std::fs::write(&temporary, serde_json::json!(shard).to_string()).map_err(io())?;
-        std::fs::rename(&temporary, &note).map_err(io())?;
-        Ok(shard)
-    }
-
-    fn publish(&self, out: &Path) -> Result<(), CurateError> {
-        let io = CurateError::io("remove", &self.folders.work);
-        std::fs::remove_dir_all(&self.folders.work).map_err(io)?;
-        let entries = self
-            .root
-            .read_dir()
-            .map_err(CurateError::io("read", &self.root))?;
-        for entry in entries.flatten() {
-            // Shards that a killed run began.
-            if entry.file_name().to_string_lossy().ends_with(".tmp") {
-                let path = entry.path();
-                std::fs::remove_file(&path).map_err(CurateError::io("remove", &path))?;
-            }
-        }
-        if out.exists() {
-            // It is empty: `finished` looked.
-            std::fs::remove_dir(out).map_err(CurateError::io("replace", out))?;
-        }
-        std::fs::rename(&self.root, out).map_err(CurateError::io("write", out))
     }
 }
 
@@ -482,110 +391,12 @@ impl<'a> Steps<'a> {
     }
 }
 
-fn with_prompts(
-    mut sources: Vec<manifest::SourceTally>,
-    shards: &[Shard],
-) -> Vec<manifest::SourceTally> {
+fn with_prompts(mut sources: Vec<SourceTally>, shards: &[Shard]) -> Vec<SourceTally> {
     for source in &mut sources {
         let prompted = shards
             .iter()
-            .filter_map(|shard| shard.prompted.get(&source.source));
+            .filter_map(|shard| shard.prompted.get(&source.source)?.get(&source.category));
         source.prompted = prompted.sum();
     }
     sources
-}
-
-/// What the indexes say beside their rows.
-struct Read {
-    summaries: Vec<Summary>,
-    /// Line of the first row of each part, from 1.
-    first_lines: Vec<u64>,
-    origins: BTreeMap<u64, Origin>,
-}
-
-impl Read {
-    fn collect(job_path: &Path, job: &Job, parts: &[Part]) -> Result<Self, CurateError> {
-        let summaries = parts
-            .par_iter()
-            .map(|part| read_summary(&index_path(job_path, part.number)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut first_lines = Vec::with_capacity(parts.len());
-        let mut lines = vec![1; job.files.len()];
-        let mut origins = BTreeMap::new();
-        for (part, summary) in parts.iter().zip(&summaries) {
-            let line = &mut lines[part.file as usize];
-            first_lines.push(*line);
-            *line += summary.lines;
-            for (&key, (source, category)) in &summary.sources {
-                let origin = Origin {
-                    source: source.clone(),
-                    category: category.clone(),
-                };
-                let known = origins.entry(key).or_insert_with(|| origin.clone());
-                if *known != origin || source_key(&origin) != key {
-                    return Err(CurateError::DoesNotAddUp {
-                        what: format!("`{source}` and `{}` have one key", known.source),
-                    });
-                }
-            }
-        }
-        Ok(Self {
-            summaries,
-            first_lines,
-            origins,
-        })
-    }
-
-    fn of(&self, class: Class) -> u64 {
-        let of = |summary: &Summary| summary.classes.get(class.name()).copied();
-        self.summaries.iter().filter_map(of).sum()
-    }
-
-    fn samples(&self) -> u64 {
-        self.of(Class::Ok)
-    }
-
-    fn check_bad(&self, recipe: &Recipe) -> Result<(), CurateError> {
-        let kinds: Vec<(Class, u64)> = Class::ALL
-            .into_iter()
-            .filter(|class| class.is_bad())
-            .map(|class| (class, self.of(class)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let bad = kinds.iter().map(|(_, count)| count).sum();
-        let lines = bad + self.samples();
-        let limit = recipe.input.max_bad;
-        if bad <= limit.of(usize::try_from(lines).unwrap_or(usize::MAX)) {
-            return Ok(());
-        }
-        let kinds = kinds
-            .iter()
-            .map(|(class, count)| format!("{count} {}", class.name()));
-        Err(CurateError::TooManyBad {
-            bad,
-            lines,
-            kinds: kinds.collect::<Vec<_>>().join(", "),
-            limit: limit.to_string(),
-        })
-    }
-
-    fn inputs(&self, job: &Job, parts: &[Part]) -> Vec<InputTally> {
-        let input = |(number, file): (usize, &crate::job::InputFile)| {
-            let own = parts.iter().zip(&self.summaries);
-            let own = own.filter(|(part, _)| part.file as usize == number);
-            let mut hash = Sha256::new();
-            let mut lines = 0;
-            for (_, summary) in own {
-                hash.update(&summary.sha256);
-                lines += summary.lines;
-            }
-            InputTally {
-                file: file.named.display().to_string(),
-                bytes: file.bytes,
-                lines,
-                sha256_of_parts: part::hex(&hash.finalize()),
-            }
-        };
-        job.files.iter().enumerate().map(input).collect()
-    }
 }

@@ -65,7 +65,7 @@ impl SourceRule {
 }
 
 /// Source and category of a sample.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// Name of the source.
     pub source: String,

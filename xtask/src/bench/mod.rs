@@ -9,6 +9,7 @@
 //! one with it and one without.
 
 mod child;
+mod curate;
 mod report;
 mod workloads;
 
@@ -41,7 +42,8 @@ pub(crate) struct Bench {
     /// Writes the tables into docs/benchmarks.md.
     #[arg(long)]
     write: bool,
-    /// Only workloads whose name contains this, such as `encoder`, `llm/decode` or `training`.
+    /// Only workloads whose name contains this, such as `encoder`, `llm/decode` or `training`; or
+    /// `curate`, whose peers are DuckDB and Polars.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Timed passes of each side; the median counts.
@@ -53,6 +55,8 @@ pub(crate) struct Bench {
     /// Networks of a few layers, to try the machinery; the numbers mean nothing.
     #[arg(long)]
     smoke: bool,
+    #[command(flatten)]
+    curation: curate::Options,
 }
 
 /// What all measurements have in common.
@@ -65,6 +69,12 @@ struct Setup {
 impl Bench {
     /// Measures, prints the table, and writes it down if asked to.
     pub(crate) fn run(self) -> Outcome {
+        // It takes gigabytes of disk and other peers, so it is not part of the whole.
+        if self.only.as_deref() == Some("curate") {
+            let threads = self.threads.unwrap_or_else(all_threads);
+            let peers = self.peers.as_deref();
+            return curate::run(&self.curation, peers, self.passes, threads, self.write);
+        }
         let chosen = self.chosen()?;
         self.check_publishable(&chosen)?;
         let folder = Metadata::of_members()?.target_directory.join("bench");

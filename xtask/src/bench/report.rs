@@ -161,6 +161,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Where it was measured, in words.
+    pub(super) fn about(&self) -> String {
+        format!("{}, {} threads", self.processor, self.threads)
+    }
+}
+
 /// The processor's name, and what of its vector units matters to matrix products.
 fn processor(cpuinfo: &str) -> String {
     let field = |name: &str| {
@@ -244,13 +251,18 @@ fn table(head: &str, rows: &[&Row]) -> String {
 
 /// Puts the section of a group between its markers in a document.
 pub(super) fn write(path: &Path, group: Group, section: &str) -> Outcome {
+    write_between(path, group.markers(), section)
+}
+
+/// Puts a text between two lines of a document.
+pub(super) fn write_between(path: &Path, markers: [&'static str; 2], text: &str) -> Outcome {
     let file = |source| Failure::File {
         path: path.to_path_buf(),
         source,
     };
     let document = fs::read_to_string(path).map_err(file)?;
-    let [begin, end] = group.markers();
-    let replaced = replaced(&document, group, section).ok_or_else(|| Failure::NoMarkers {
+    let [begin, end] = markers;
+    let replaced = replaced(&document, markers, text).ok_or_else(|| Failure::NoMarkers {
         path: path.to_path_buf(),
         begin,
         end,
@@ -258,9 +270,8 @@ pub(super) fn write(path: &Path, group: Group, section: &str) -> Outcome {
     fs::write(path, replaced).map_err(file)
 }
 
-/// A document with another text between the markers of a group; `None` if it has none.
-fn replaced(document: &str, group: Group, text: &str) -> Option<String> {
-    let [begin, end] = group.markers();
+/// A document with another text between two markers; `None` if it has none.
+fn replaced(document: &str, [begin, end]: [&str; 2], text: &str) -> Option<String> {
     let (before, rest) = document.split_once(begin)?;
     let (_, after) = rest.split_once(end)?;
     Some(format!(
@@ -270,7 +281,7 @@ fn replaced(document: &str, group: Group, text: &str) -> Option<String> {
 }
 
 /// The middle one, or the mean of the middle two; not a number if there is none.
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.as_slice() {
@@ -387,10 +398,11 @@ mod tests {
         for group in Group::ALL {
             let [begin, end] = group.markers();
             let document = format!("a\n{begin}\nold\n{end}\nb\n");
-            let once = replaced(&document, group, "new\n").unwrap();
+            let markers = [begin, end];
+            let once = replaced(&document, markers, "new\n").unwrap();
             assert_eq!(once, format!("a\n{begin}\n\nnew\n\n{end}\nb\n"));
-            assert_eq!(replaced(&once, group, "new\n").unwrap(), once);
-            assert_eq!(replaced("no markers", group, "new"), None);
+            assert_eq!(replaced(&once, markers, "new\n").unwrap(), once);
+            assert_eq!(replaced("no markers", markers, "new"), None);
         }
     }
 
@@ -404,7 +416,12 @@ mod tests {
     fn the_document_has_a_place_for_every_group() {
         let document = fs::read_to_string(root().join("docs/benchmarks.md")).unwrap();
         for group in Group::ALL {
-            assert!(replaced(&document, group, "").is_some(), "{group:?}");
+            assert!(
+                replaced(&document, group.markers(), "").is_some(),
+                "{group:?}"
+            );
         }
+        let curation = super::super::curate::MARKERS;
+        assert!(replaced(&document, curation, "").is_some());
     }
 }

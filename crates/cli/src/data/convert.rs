@@ -14,6 +14,7 @@ use crate::{Outcome, output};
 ///
 /// Read are JSON lines, arrays of JSON, ShareGPT and chat messages, Parquet with pictures inside, and
 /// WebDataset tar files, all but Parquet also inside of gzip or Zstandard. The bytes decide, not the name.
+/// What this program wrote as Parquet or WebDataset comes back as it was.
 #[derive(Args)]
 pub struct Convert {
     /// Files, in order.
@@ -74,6 +75,12 @@ impl Convert {
             converted.shards.len(),
             converted.pictures
         ));
+        if converted.left_out > 0 {
+            output::note(&format!(
+                "{} members are neither text nor picture and are left out",
+                converted.left_out
+            ));
+        }
         if converted.lines > 0 {
             output::note(&format!(
                 "{} lines are no JSON and stay as they are; `data check` says where",

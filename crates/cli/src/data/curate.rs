@@ -83,6 +83,9 @@ pub fn make(recipe: &Recipe, out: &std::path::Path, machine: &Machine) -> Outcom
         output::note("interrupted; the same command goes on from here");
         return Ok(ExitCode::from(130));
     };
+    for warning in &manifest.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
     if machine.json {
         let text = serde_json::to_string(&manifest)
             .map_err(|error| Failure::new(format!("cannot print the manifest: {error}")))?;

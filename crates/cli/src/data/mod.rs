@@ -3,6 +3,7 @@
 mod check;
 mod convert;
 mod curate;
+mod rewrite;
 mod show;
 mod stats;
 mod steps;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use opabinia_curate::Watch;
+use opabinia_curate::convert::Kind;
 use opabinia_curate::look::Files;
 use opabinia_curate::recipe::SourcesFile;
 
@@ -42,6 +44,8 @@ pub enum Data {
     Decontaminate(steps::DecontaminateVerb),
     /// Add format prompts to the questions of sources that need them.
     Prompt(steps::PromptVerb),
+    /// Have a served model write short answers out as sentences.
+    Rewrite(rewrite::RewriteVerb),
     /// Say what became of a sample in a mixture, and why.
     Why(why::Why),
 }
@@ -60,6 +64,7 @@ impl Data {
             Self::Dedup(verb) => verb.run(),
             Self::Decontaminate(verb) => verb.run(),
             Self::Prompt(verb) => verb.run(),
+            Self::Rewrite(verb) => verb.run(),
             Self::Why(verb) => verb.run(),
         }
     }
@@ -68,7 +73,7 @@ impl Data {
 /// Files to look at.
 #[derive(Args)]
 struct FilesArgs {
-    /// Files of samples: one JSON object per line.
+    /// Files of samples: one JSON object per line, or any other form that `data convert` reads.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Folder that the samples' pictures are in; without it, pictures are not looked for.
@@ -80,8 +85,18 @@ struct FilesArgs {
 }
 
 impl FilesArgs {
+    /// Whether no file can have pictures inside.
+    fn all_outside(&self) -> Result<bool, Failure> {
+        for file in &self.files {
+            if !matches!(Kind::of(file)?, Kind::Lines) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn look(&self, decode: bool) -> Result<Files, Failure> {
-        if decode && self.images.is_none() {
+        if decode && self.images.is_none() && self.all_outside()? {
             return Err(
                 Failure::new("pictures cannot be decoded without `--images`")
                     .hint("name the folder that the samples' pictures are in"),
@@ -96,6 +111,7 @@ impl FilesArgs {
             images: self.images.clone(),
             decode,
             source,
+            ..Files::default()
         })
     }
 }

@@ -6,8 +6,11 @@ use std::process::ExitCode;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::Args;
-use opabinia_data::{PictureFolder, Role, Run, Sample, SampleFile};
-use opabinia_image::{Filter, ImageLimits, RgbImage, resize};
+use opabinia_curate::convert::Kind;
+use opabinia_curate::look;
+use opabinia_curate::page::escape;
+use opabinia_data::{PictureFolder, Place, Role, Run, Sample, SampleFile};
+use opabinia_image::{Filter, ImageLimits, ImageSource, RgbImage, resize};
 
 use super::check::MaskArgs;
 use crate::failure::Failure;
@@ -22,9 +25,9 @@ const PICTURE_COLUMNS: u32 = 64;
 /// a terminal, in ⟦brackets⟧ elsewhere.
 #[derive(Args)]
 pub struct Show {
-    /// File of samples.
+    /// File of samples, in any form that `data convert` reads.
     file: PathBuf,
-    /// Line of the sample, from 1.
+    /// Line of the sample, from 1; its number, where the file is no lines.
     #[arg(long, default_value_t = 1)]
     line: u64,
     /// Folder that the samples' pictures are in; the picture is drawn on a terminal.
@@ -43,10 +46,16 @@ pub struct Show {
 impl Show {
     /// Does it.
     pub fn run(self) -> Outcome {
-        let sample = self.sample()?;
-        let picture = match &self.images {
-            Some(root) => PictureFolder::open(root, ImageLimits::default())?.load(&sample)?,
-            None => None,
+        let (sample, inside) = match Kind::of(&self.file)? {
+            Kind::Lines | Kind::Array => (self.sample()?, None),
+            _ => self.streamed()?,
+        };
+        let picture = match (inside, &self.images) {
+            (Some(picture), _) => Some(picture),
+            (None, Some(root)) => {
+                PictureFolder::open(root, ImageLimits::default())?.load(&sample)?
+            }
+            (None, None) => None,
         };
         let masker = if self.mask {
             self.tokens.masker()?
@@ -89,6 +98,26 @@ impl Show {
             Some(runs) => output::data(&masked(runs, output::is_terminal())),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// A sample of a file that must be read from its beginning, and the picture that is inside.
+    fn streamed(&self) -> Result<(Sample, Option<RgbImage>), Failure> {
+        let Some((line, pictures)) = look::nth(&self.file, self.line)? else {
+            return Err(Failure::new(format!(
+                "`{}` has no sample number {}",
+                self.file.display(),
+                self.line
+            )));
+        };
+        let place = Place::new(self.file.as_path(), self.line);
+        let name = format!("the picture of {place}");
+        let sample = Sample::parse(&line, place)?;
+        let Some(bytes) = pictures.into_iter().next() else {
+            return Ok((sample, None));
+        };
+        let source = ImageSource::Bytes { bytes, name };
+        let picture = opabinia_image::load(&source, &ImageLimits::default())?;
+        Ok((sample, Some(picture)))
     }
 
     fn sample(&self) -> Result<Sample, Failure> {
@@ -182,11 +211,6 @@ fn page(
     picture: Option<&RgbImage>,
     runs: Option<&[Run]>,
 ) -> Result<String, Failure> {
-    let escape = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
-    };
     let mut text = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{0}</title><style>\
          body {{ font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }} \

@@ -6,18 +6,26 @@
 //! WebDataset tar files, each of them compressed or not. The bytes decide what a file is, not its name.
 //!
 //! What cannot be understood is not lost: it stays a line, and `data check` says what is wrong with it.
+//! What this program wrote into Parquet or WebDataset comes back as it was, to the last key.
 
+mod array;
+mod kind;
 mod normalise;
+mod parquet;
 mod read;
+mod webdataset;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde_json::Value;
 
+pub use kind::Kind;
 pub use normalise::normalise;
-pub use write::To;
+pub use read::read;
+pub use write::{To, name_inside};
 
 use crate::error::CurateError;
 use crate::run::{Progress, Watch};
@@ -31,9 +39,24 @@ pub enum Incoming {
         record: Value,
         /// Its pictures, encoded.
         pictures: Vec<Vec<u8>>,
+        /// Whose form it has.
+        form: Form,
     },
     /// A line that is no JSON; it stays as it is.
     Line(Vec<u8>),
+    /// A member of a WebDataset file that is neither text nor picture; samples have no place for it.
+    LeftOut,
+    /// A line with nothing on it.
+    Blank,
+}
+
+/// Whose form a record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// This program wrote it: nothing of it is changed.
+    Ours,
+    /// Somebody else did: a picture that came inside is shown in the first question.
+    Foreign,
 }
 
 /// What is converted.
@@ -58,6 +81,8 @@ pub struct Converted {
     pub pictures: u64,
     /// Lines that are no JSON, and stay as they are.
     pub lines: u64,
+    /// Members of WebDataset files that are neither text nor picture, and were left out.
+    pub left_out: u64,
     /// The shards, in order.
     pub shards: Vec<String>,
 }
@@ -93,27 +118,44 @@ pub fn convert(
         std::fs::remove_dir_all(&partial).map_err(CurateError::io("remove", &partial))?;
     }
     let mut writer = write::Writer::create(&partial, conversion)?;
-    let total = conversion.files.len() as u64;
-    for (number, file) in conversion.files.iter().enumerate() {
-        (watch.progress)(Progress {
-            stage: "convert",
-            done: number as u64,
-            total,
-        });
-        read::read(file, &mut |incoming| {
+    let (position, total) = (AtomicU64::new(0), total_bytes(&conversion.files)?);
+    let mut before = 0;
+    let mut count = 0_u64;
+    for file in &conversion.files {
+        position.store(0, Ordering::Relaxed);
+        let shown = |before: u64| {
+            (watch.progress)(Progress {
+                stage: "convert",
+                done: before + position.load(Ordering::Relaxed),
+                total,
+            });
+        };
+        read(file, &position, &mut |incoming| {
+            count += 1;
+            if count.is_multiple_of(256) {
+                shown(before);
+            }
             if (watch.cancelled)() {
                 return Err(CurateError::Interrupted);
             }
             writer.put(incoming)
         })?;
+        before += file.metadata().map_or(0, |about| about.len());
+        position.store(0, Ordering::Relaxed);
+        shown(before);
     }
     let converted = writer.finish()?;
     std::fs::remove_file(partial.join(write::MARK)).map_err(CurateError::io("finish", &partial))?;
     std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
-    (watch.progress)(Progress {
-        stage: "convert",
-        done: total,
-        total,
-    });
     Ok(converted)
+}
+
+fn total_bytes(files: &[PathBuf]) -> Result<u64, CurateError> {
+    let size = |file: &PathBuf| {
+        let about = file.metadata();
+        about
+            .map(|about| about.len())
+            .map_err(CurateError::io("read", file))
+    };
+    files.iter().map(size).sum()
 }

@@ -14,7 +14,8 @@ fn speaker(name: &str) -> Option<&'static str> {
 }
 
 /// Turns `messages`, roles, content parts, `texts` and `images` into `conversations` and `image`.
-/// Pictures written as data URLs are taken out into `pictures`. What is not understood stays.
+/// Pictures written as data URLs are taken out into `pictures`. What is not understood stays, and what
+/// has no place in a sample is kept under keys of its own.
 pub fn normalise(record: Value, pictures: &mut Vec<Vec<u8>>) -> Value {
     let Value::Object(mut record) = record else {
         return record;
@@ -31,78 +32,245 @@ pub fn normalise(record: Value, pictures: &mut Vec<Vec<u8>>) -> Value {
         .find(|key| record.contains_key(*key));
     if let Some(key) = key
         && let Some(Value::Array(turns)) = record.get(key)
+        && (key == "conversations" || !record.contains_key("conversations"))
     {
-        let mut system = Vec::new();
+        let mut heard = Heard::default();
+        let turns = turns.clone().into_iter().enumerate();
         let turns: Vec<Value> = turns
-            .clone()
-            .into_iter()
-            .filter_map(|turn| one_turn(turn, &mut system, pictures))
+            .filter_map(|(at, turn)| heard.turn(at, turn, pictures))
             .collect();
         record.shift_remove(key);
         record.insert("conversations".to_owned(), Value::Array(turns));
-        if !system.is_empty() && !record.contains_key("system") {
-            record.insert("system".to_owned(), json!(system.join("\n")));
-        }
+        heard.keep(&mut record);
     }
     one_image(&mut record);
     Value::Object(record)
 }
 
-/// `[{"user": …, "assistant": …}, …]`, as the Cauldron writes.
+/// Whether a record has somebody else's form of a conversation.
+pub(super) fn is_foreign(record: &Value) -> bool {
+    let Some(conversations) = record.get("conversations") else {
+        let other = ["messages", "texts"].map(|key| record.get(key).is_some_and(Value::is_array));
+        return other.contains(&true);
+    };
+    let first = conversations.get(0);
+    let who = first.and_then(|turn| turn.get("from").or_else(|| turn.get("role"))?.as_str());
+    who.is_some_and(|who| {
+        let known = who.eq_ignore_ascii_case("system") || speaker(who).is_some();
+        known && !["human", "gpt"].contains(&who)
+    })
+}
+
+/// `[{"user": …, "assistant": …}, …]`, as the Cauldron writes; other keys go with the answer.
 fn from_texts(texts: &[Value]) -> Option<Value> {
     let mut turns = Vec::new();
     for text in texts {
-        let (user, assistant) = (
-            text.get("user")?.as_str()?,
-            text.get("assistant")?.as_str()?,
-        );
+        let mut rest = text.as_object()?.clone();
+        let (Value::String(user), Value::String(assistant)) =
+            (rest.shift_remove("user")?, rest.shift_remove("assistant")?)
+        else {
+            return None;
+        };
         turns.push(json!({"from": "human", "value": user}));
-        turns.push(json!({"from": "gpt", "value": assistant}));
+        let mut answer = Map::new();
+        answer.insert("from".to_owned(), json!("gpt"));
+        answer.insert("value".to_owned(), Value::String(assistant));
+        rest.into_iter().for_each(|(key, value)| {
+            answer.entry(key).or_insert(value);
+        });
+        turns.push(Value::Object(answer));
     }
     Some(Value::Array(turns))
 }
 
-/// A turn in the form of samples; `None` for a system message, which is no turn.
-fn one_turn(turn: Value, system: &mut Vec<String>, pictures: &mut Vec<Vec<u8>>) -> Option<Value> {
-    let get = |keys: [&str; 2]| keys.into_iter().find_map(|key| turn.get(key));
-    let who = get(["from", "role"])
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let Some(content) = get(["value", "content"]) else {
-        return Some(turn);
-    };
-    let text = match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => joined(parts, pictures),
-        _ => return Some(turn),
-    };
-    if who.eq_ignore_ascii_case("system") {
-        system.push(text);
-        return None;
+/// What is said beside turns.
+#[derive(Default)]
+struct Heard {
+    /// What the system says, with the place of each message among all.
+    system: Vec<(usize, Map<String, Value>, String)>,
+    /// Pictures that are named, not held.
+    references: Vec<String>,
+}
+
+impl Heard {
+    /// A turn in the form of samples; `None` for a system message, which is no turn.
+    fn turn(&mut self, at: usize, turn: Value, pictures: &mut Vec<Vec<u8>>) -> Option<Value> {
+        let Value::Object(turn) = turn else {
+            return Some(turn);
+        };
+        let named = |keys: [&'static str; 2]| keys.into_iter().find(|key| turn.contains_key(*key));
+        let (Some(who_key), Some(text_key)) =
+            (named(["from", "role"]), named(["value", "content"]))
+        else {
+            return Some(Value::Object(turn));
+        };
+        let who = turn
+            .get(who_key)
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let is_system = who.eq_ignore_ascii_case("system");
+        let from = match (speaker(who), is_system) {
+            (None, false) => return Some(Value::Object(turn)),
+            (from, _) => from.unwrap_or_default(),
+        };
+        let joined = match turn.get(text_key) {
+            Some(Value::String(text)) => Joined::of_text(text),
+            Some(Value::Array(parts)) => match Joined::of_parts(parts) {
+                Some(joined) => joined,
+                None => return Some(Value::Object(turn)),
+            },
+            _ => return Some(Value::Object(turn)),
+        };
+        pictures.extend(joined.pictures);
+        self.references.extend(joined.references);
+        let mut rest = turn;
+        rest.shift_remove(who_key);
+        rest.shift_remove(text_key);
+        if let Some(parts) = joined.more {
+            rest.entry("parts").or_insert(parts);
+        }
+        if is_system {
+            self.system.push((at, rest, joined.text));
+            return None;
+        }
+        let mut made = Map::new();
+        made.insert("from".to_owned(), json!(from));
+        made.insert("value".to_owned(), Value::String(joined.text));
+        rest.into_iter().for_each(|(key, value)| {
+            made.entry(key).or_insert(value);
+        });
+        Some(Value::Object(made))
     }
-    match speaker(who) {
-        Some(from) => Some(json!({"from": from, "value": text})),
-        None => Some(turn),
+
+    /// Puts what was said beside turns into the record.
+    fn keep(self, record: &mut Map<String, Value>) {
+        let plain = |(i, (at, rest, _)): (usize, &(usize, Map<String, Value>, String))| {
+            i == *at && rest.is_empty()
+        };
+        let in_front = self.system.iter().enumerate().all(plain);
+        let texts: Vec<&str> = self
+            .system
+            .iter()
+            .map(|(_, _, text)| text.as_str())
+            .collect();
+        let has_system = record.contains_key("system");
+        if !texts.is_empty() && !has_system {
+            record.insert("system".to_owned(), json!(texts.join("\n")));
+        }
+        if !texts.is_empty() && (has_system || !in_front) {
+            // Where and how it was said, which one text cannot say.
+            let messages = self.system.into_iter().map(|(at, mut rest, text)| {
+                rest.insert("turn".to_owned(), json!(at));
+                rest.insert("value".to_owned(), Value::String(text));
+                Value::Object(rest)
+            });
+            insert_free(record, "system_messages", messages.collect());
+        }
+        let named = ["image", "images"]
+            .into_iter()
+            .any(|key| record.contains_key(key));
+        match (self.references.as_slice(), named) {
+            ([], _) => {}
+            ([one], false) => {
+                record.insert("image".to_owned(), json!(one));
+            }
+            (several, _) => insert_free(record, "image_references", json!(several)),
+        }
     }
 }
 
-/// Parts of a message: texts, and a placeholder for each picture.
-fn joined(parts: &[Value], pictures: &mut Vec<Vec<u8>>) -> String {
-    let mut lines = Vec::new();
-    for part in parts {
-        if let Some(text) = part.get("text").and_then(Value::as_str) {
-            lines.push(text.to_owned());
-            continue;
-        }
-        let url = part.get("image_url");
-        let url = url.and_then(|url| url.as_str().or_else(|| url.get("url")?.as_str()));
-        let data = url.and_then(|url| url.split_once(";base64,"));
-        if let Some(bytes) = data.and_then(|(_, data)| BASE64_STANDARD.decode(data).ok()) {
-            pictures.push(bytes);
-        }
-        lines.push("<image>".to_owned());
+/// Inserts under a key that is free: the name, or the name with underlines behind it.
+fn insert_free(record: &mut Map<String, Value>, name: &str, value: Value) {
+    let mut key = name.to_owned();
+    while record.contains_key(&key) {
+        key.push('_');
     }
-    lines.join("\n")
+    record.insert(key, value);
+}
+
+/// Parts of a message as one text.
+#[derive(Default)]
+struct Joined {
+    text: String,
+    pictures: Vec<Vec<u8>>,
+    references: Vec<String>,
+    /// The parts, if they say more than texts and pictures.
+    more: Option<Value>,
+}
+
+impl Joined {
+    fn of_text(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Texts, and a placeholder for each picture; `None` if a part is neither.
+    fn of_parts(parts: &[Value]) -> Option<Self> {
+        let mut joined = Self::default();
+        let (mut lines, mut rests, mut says_more) = (Vec::new(), Vec::new(), false);
+        for part in parts {
+            let (line, rest) = match part {
+                Value::String(text) => (text.clone(), Map::new()),
+                Value::Object(part) => joined.part(part.clone())?,
+                _ => return None,
+            };
+            says_more |= !rest.is_empty();
+            lines.push(line);
+            rests.push(Value::Object(rest));
+        }
+        joined.text = lines.join("\n");
+        joined.more = says_more.then_some(Value::Array(rests));
+        Some(joined)
+    }
+
+    /// Text of a part, and what else it says.
+    fn part(&mut self, mut part: Map<String, Value>) -> Option<(String, Map<String, Value>)> {
+        let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+        let is_text = matches!(kind, "" | "text" | "input_text" | "output_text");
+        let is_picture = matches!(kind, "" | "image" | "image_url" | "input_image");
+        if is_text && part.get("text").is_some_and(Value::is_string) {
+            part.shift_remove("type");
+            let Some(Value::String(text)) = part.shift_remove("text") else {
+                return None;
+            };
+            return Some((text, part));
+        }
+        if !is_picture {
+            return None;
+        }
+        let key = ["image_url", "image"]
+            .into_iter()
+            .find(|key| part.contains_key(*key));
+        if kind.is_empty() && key.is_none() {
+            return None;
+        }
+        part.shift_remove("type");
+        let held = key.and_then(|key| part.shift_remove(key));
+        let url = match held {
+            None | Some(Value::Null) => None,
+            Some(Value::String(url)) => Some(url),
+            Some(Value::Object(mut held)) => {
+                let Some(Value::String(url)) = held.shift_remove("url") else {
+                    return None;
+                };
+                held.into_iter().for_each(|(key, value)| {
+                    part.entry(key).or_insert(value);
+                });
+                Some(url)
+            }
+            Some(_) => return None,
+        };
+        if let Some(url) = url {
+            let data = url.split_once(";base64,").map(|(_, data)| data);
+            match data.and_then(|data| BASE64_STANDARD.decode(data).ok()) {
+                Some(bytes) => self.pictures.push(bytes),
+                None => self.references.push(url),
+            }
+        }
+        Some(("<image>".to_owned(), part))
+    }
 }
 
 /// A list of one picture is a picture.
@@ -111,10 +279,12 @@ fn one_image(record: &mut Map<String, Value>) {
         return;
     };
     let path = match images.as_slice() {
-        [one] => one
-            .as_str()
-            .or_else(|| one.get("path")?.as_str())
-            .map(str::to_owned),
+        [Value::String(path)] => Some(path.clone()),
+        [Value::Object(one)] => {
+            let nothing_else = one.iter().all(|(key, v)| key == "path" || v.is_null());
+            let path = one.get("path").and_then(Value::as_str);
+            path.filter(|_| nothing_else).map(str::to_owned)
+        }
         _ => None,
     };
     if let Some(path) = path

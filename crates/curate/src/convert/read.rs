@@ -1,47 +1,46 @@
 //! Reading: what a file is, and its samples one by one.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::arrow::json::LineDelimitedWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use serde::de::{Deserializer as _, SeqAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Incoming;
-use super::normalise::{normalise, show_picture};
+use super::array::array;
+use super::normalise::normalise;
+use super::parquet::parquet;
+use super::webdataset::tar;
+use super::{Form, Incoming};
 use crate::error::CurateError;
+use crate::lines::Lines;
 
 /// Who takes what was read.
 pub type Sink<'a> = &'a mut dyn FnMut(Incoming) -> Result<(), CurateError>;
 
 /// Where the name of the tar format stands in a header.
-const TAR_MAGIC: usize = 257;
+pub(super) const TAR_MAGIC: usize = 257;
 
-/// Most bytes of one member of a tar file, and of one line.
-const MAX_BYTES: u64 = 256 << 20;
+/// Most bytes of one member of a tar file.
+pub(super) const MAX_BYTES: u64 = 256 << 20;
 
-/// Rows of a Parquet file that are in memory at once.
-const ROWS: usize = 64;
-
-/// Reads a file to its end.
+/// Reads a file to its end, and says in `position` how many of its bytes are read.
 ///
 /// # Errors
 /// If it cannot be read, breaks off, or `sink` fails.
-pub fn read(path: &Path, sink: Sink<'_>) -> Result<(), CurateError> {
+pub fn read(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), CurateError> {
     let io = || CurateError::io("read", path);
     let mut file = File::open(path).map_err(io())?;
     let mut start = [0; 4];
     let there = read_some(&mut file, &mut start).map_err(io())?;
     if start[..there] == *b"PAR1" {
-        return parquet(path, sink);
+        return parquet(path, position, sink);
     }
-    let file = File::open(path).map_err(io())?;
-    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 20, file));
+    let file = Counted {
+        reader: File::open(path).map_err(io())?,
+        position,
+    };
+    let mut reader: Box<dyn BufRead + '_> = Box::new(BufReader::with_capacity(1 << 20, file));
     // A tar file may be compressed, and what is inside is told by its own first bytes.
     if start[..there].starts_with(&[0x1F, 0x8B]) {
         reader = Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader)));
@@ -74,6 +73,20 @@ pub fn read(path: &Path, sink: Sink<'_>) -> Result<(), CurateError> {
     }
 }
 
+/// A reader that says how far it is.
+struct Counted<'a> {
+    reader: File,
+    position: &'a AtomicU64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(bytes)?;
+        self.position.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 trait ConsumeExact {
     fn consume_exact(&mut self, bytes: usize) -> std::io::Result<()>;
 }
@@ -86,7 +99,7 @@ impl<R: Read> ConsumeExact for R {
 }
 
 /// Fills `bytes` as far as the file goes.
-fn read_some(from: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
+pub(super) fn read_some(from: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match from.read(&mut bytes[filled..])? {
@@ -97,21 +110,22 @@ fn read_some(from: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-fn record(value: Value, mut pictures: Vec<Vec<u8>>) -> Incoming {
-    let record = normalise(value, &mut pictures);
-    Incoming::Record { record, pictures }
+/// A record of somebody else's, in the form of samples.
+pub(super) fn record(value: Value, mut pictures: Vec<Vec<u8>>) -> Incoming {
+    Incoming::Record {
+        record: normalise(value, &mut pictures),
+        pictures,
+        form: Form::Foreign,
+    }
 }
 
-fn lines(path: &Path, mut reader: impl BufRead, sink: Sink<'_>) -> Result<(), CurateError> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut reader).take(MAX_BYTES).read_until(b'\n', &mut line);
-        if read.map_err(CurateError::io("read", path))? == 0 {
-            return Ok(());
-        }
-        let text = line.trim_ascii();
+fn lines(path: &Path, reader: impl BufRead, sink: Sink<'_>) -> Result<(), CurateError> {
+    let io = || CurateError::io("read", path);
+    let mut lines = Lines::new(reader);
+    while let Some(line) = lines.next_line().map_err(io())? {
+        let text = line.text.trim_ascii();
         if text.is_empty() {
+            sink(Incoming::Blank)?;
             continue;
         }
         sink(match serde_json::from_slice(text) {
@@ -119,270 +133,7 @@ fn lines(path: &Path, mut reader: impl BufRead, sink: Sink<'_>) -> Result<(), Cu
             Err(_) => Incoming::Line(text.to_vec()),
         })?;
     }
-}
-
-/// Hands elements of a sequence on as they come.
-struct Elements<'a, 'b> {
-    sink: Sink<'a>,
-    failed: &'b mut Option<CurateError>,
-}
-
-impl<'de> Visitor<'de> for Elements<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an array of samples")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(value) = elements.next_element::<Value>()? {
-            if let Err(error) = (self.sink)(record(value, Vec::new())) {
-                *self.failed = Some(error);
-                return Err(serde::de::Error::custom("stopped"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn array(path: &Path, reader: impl Read, sink: Sink<'_>) -> Result<(), CurateError> {
-    let mut failed = None;
-    let mut json = serde_json::Deserializer::from_reader(reader);
-    let read = json.deserialize_seq(Elements {
-        sink,
-        failed: &mut failed,
-    });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    read.and_then(|()| json.end()).map_err(|error| CurateError::Format {
-        path: path.to_owned(),
-        problem: format!("the array of samples breaks off: {error}; mend the file, or write one object per line"),
-    })
-}
-
-/// One sample of a WebDataset file: members with one key.
-#[derive(Default)]
-struct Members {
-    key: String,
-    json: Option<Vec<u8>>,
-    text: Option<Vec<u8>>,
-    pictures: Vec<Vec<u8>>,
-}
-
-impl Members {
-    fn finish(self, sink: Sink<'_>) -> Result<(), CurateError> {
-        if self.json.is_none() && self.text.is_none() && self.pictures.is_empty() {
-            return Ok(());
-        }
-        let mut value = match (self.json, self.text) {
-            (Some(json), _) => match serde_json::from_slice(&json) {
-                Ok(value @ Value::Object(_)) => value,
-                _ => return sink(Incoming::Line(one_line(&json))),
-            },
-            (None, Some(text)) => {
-                let text = String::from_utf8_lossy(&text).trim().to_owned();
-                json!({"conversations": [
-                    {"from": "human", "value": "<image>"}, {"from": "gpt", "value": text}]})
-            }
-            (None, None) => json!({}),
-        };
-        if let Value::Object(record) = &mut value
-            && !record.contains_key("id")
-        {
-            record.insert("id".to_owned(), Value::String(self.key));
-        }
-        sink(record(value, self.pictures))
-    }
-}
-
-fn one_line(bytes: &[u8]) -> Vec<u8> {
-    let flat = |byte: &u8| match byte {
-        b'\n' | b'\r' => b' ',
-        other => *other,
-    };
-    bytes.iter().map(flat).collect()
-}
-
-fn tar(path: &Path, reader: impl Read, sink: Sink<'_>) -> Result<(), CurateError> {
-    let io = || CurateError::io("read the tar file", path);
-    let mut archive = tar::Archive::new(reader);
-    let mut members = Members::default();
-    for entry in archive.entries().map_err(io())? {
-        let mut entry = entry.map_err(io())?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        // The key ends at the first dot behind the last slash.
-        let base = name.rfind('/').map_or(0, |slash| slash + 1);
-        let dot = name[base..].find('.').map_or(name.len(), |dot| base + dot);
-        let (key, ending) = name.split_at(dot);
-        let ending = ending.trim_start_matches('.').to_lowercase();
-        if key != members.key {
-            std::mem::take(&mut members).finish(sink)?;
-            key.clone_into(&mut members.key);
-        }
-        if entry.size() > MAX_BYTES {
-            return Err(CurateError::Format {
-                path: path.to_owned(),
-                problem: format!(
-                    "`{name}` has {} bytes, the limit is {MAX_BYTES}",
-                    entry.size()
-                ),
-            });
-        }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(io())?;
-        match ending.rsplit('.').next().unwrap_or_default() {
-            "json" => members.json = Some(bytes),
-            "txt" | "caption" => members.text = Some(bytes),
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" | "tif" | "tiff" => {
-                members.pictures.push(bytes);
-            }
-            _ => {}
-        }
-    }
-    members.finish(sink)
-}
-
-fn parquet(path: &Path, sink: Sink<'_>) -> Result<(), CurateError> {
-    let failed = || CurateError::parquet("read", path);
-    let format = |problem: String| CurateError::Format {
-        path: path.to_owned(),
-        problem,
-    };
-    let file = File::open(path).map_err(CurateError::io("read", path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed())?;
-    for batch in reader.with_batch_size(ROWS).build().map_err(failed())? {
-        let batch = batch.map_err(|error| format(error.to_string()))?;
-        let (rest, pictures) = without_pictures(&batch).map_err(|e| format(e.to_string()))?;
-        let mut text = Vec::new();
-        let mut writer = LineDelimitedWriter::new(&mut text);
-        writer
-            .write(&rest)
-            .map_err(|error| format(error.to_string()))?;
-        writer.finish().map_err(|error| format(error.to_string()))?;
-        let mut values = text.split(|&byte| byte == b'\n');
-        for row in 0..batch.num_rows() {
-            let value = match rest.num_columns() {
-                0 => json!({}),
-                _ => serde_json::from_slice(values.next().unwrap_or_default())
-                    .map_err(|error| format(format!("row {}: {error}", row + 1)))?,
-            };
-            let own = pictures.get(&row).cloned().unwrap_or_default();
-            let mut value = with_parsed_turns(value);
-            // A picture that is not inside has at least a name.
-            if own.is_empty()
-                && let Some(path) = path_of(&batch, row)
-                && let Value::Object(fields) = &mut value
-            {
-                fields.insert("image".to_owned(), Value::String(path));
-            }
-            sink(record(value, own))?;
-        }
-    }
     Ok(())
-}
-
-/// Turns that are kept as a text of JSON, as this program writes them into Parquet.
-fn with_parsed_turns(mut value: Value) -> Value {
-    for key in ["conversations", "messages", "texts"] {
-        if let Some(turns) = value.get_mut(key)
-            && let Some(text) = turns.as_str()
-            && let Ok(parsed @ Value::Array(_)) = serde_json::from_str(text)
-        {
-            *turns = parsed;
-        }
-    }
-    value
-}
-
-/// Encoded pictures by the row they are in.
-type PicturesByRow = BTreeMap<usize, Vec<Vec<u8>>>;
-
-/// Splits a batch into what JSON can hold, and the bytes of pictures by row.
-fn without_pictures(
-    batch: &RecordBatch,
-) -> Result<(RecordBatch, PicturesByRow), datafusion::arrow::error::ArrowError> {
-    let mut pictures = PicturesByRow::new();
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let found = (0..column.len()).map(|row| bytes_of(column, row));
-        let found: Vec<Vec<Vec<u8>>> = found.collect();
-        if found.iter().all(Vec::is_empty) && !holds_bytes(field.data_type()) {
-            fields.push(field.clone());
-            columns.push(ArrayRef::clone(column));
-            continue;
-        }
-        for (row, own) in found.into_iter().enumerate() {
-            pictures.entry(row).or_default().extend(own);
-        }
-    }
-    let schema = std::sync::Arc::new(Schema::new(fields));
-    let options =
-        datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let rest = RecordBatch::try_new_with_options(schema, columns, &options)?;
-    Ok((rest, pictures))
-}
-
-/// Whether a type is bytes, or a structure with bytes, or a list of either.
-fn holds_bytes(kind: &DataType) -> bool {
-    match kind {
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
-        DataType::Struct(fields) => fields
-            .iter()
-            .any(|field| field.name() == "bytes" && holds_bytes(field.data_type())),
-        DataType::List(field) | DataType::LargeList(field) => holds_bytes(field.data_type()),
-        _ => false,
-    }
-}
-
-/// The pictures of a row of a column that holds bytes.
-fn bytes_of(column: &ArrayRef, row: usize) -> Vec<Vec<u8>> {
-    if !holds_bytes(column.data_type()) || column.is_null(row) {
-        return Vec::new();
-    }
-    match column.data_type() {
-        DataType::Binary => vec![column.as_binary::<i32>().value(row).to_vec()],
-        DataType::LargeBinary => vec![column.as_binary::<i64>().value(row).to_vec()],
-        DataType::BinaryView => vec![column.as_binary_view().value(row).to_vec()],
-        DataType::Struct(_) => {
-            let all: &StructArray = column.as_struct();
-            all.column_by_name("bytes")
-                .map_or_else(Vec::new, |bytes| bytes_of(bytes, row))
-        }
-        DataType::List(_) => in_list(&column.as_list::<i32>().value(row)),
-        DataType::LargeList(_) => in_list(&column.as_list::<i64>().value(row)),
-        _ => Vec::new(),
-    }
-}
-
-/// The path in a structure of bytes and path.
-fn path_of(batch: &RecordBatch, row: usize) -> Option<String> {
-    let columns = batch.columns().iter();
-    let mut structures = columns.filter(|column| {
-        matches!(column.data_type(), DataType::Struct(_)) && holds_bytes(column.data_type())
-    });
-    let all: &StructArray = structures.next()?.as_struct_opt()?;
-    let paths = all.column_by_name("path")?.as_string_opt::<i32>()?;
-    paths.is_valid(row).then(|| paths.value(row).to_owned())
-}
-
-fn in_list(list: &ArrayRef) -> Vec<Vec<u8>> {
-    (0..list.len())
-        .flat_map(|row| bytes_of(list, row))
-        .collect()
-}
-
-/// Shows a picture that came inside of the file.
-pub fn with_picture(record: &mut Value, path: &str) {
-    if let Value::Object(fields) = record {
-        fields.shift_remove("images");
-        fields.insert("image".to_owned(), Value::String(path.to_owned()));
-    }
-    show_picture(record);
 }
 
 #[cfg(test)]
@@ -391,6 +142,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use serde_json::json;
+
     use super::*;
 
     fn all(bytes: &[u8]) -> Result<Vec<Incoming>, CurateError> {
@@ -398,8 +151,10 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, bytes).unwrap();
         let mut found = Vec::new();
-        read(&path, &mut |incoming| {
-            found.push(incoming);
+        read(&path, &AtomicU64::new(0), &mut |incoming| {
+            if incoming != Incoming::Blank {
+                found.push(incoming);
+            }
             Ok(())
         })?;
         Ok(found)
@@ -408,7 +163,7 @@ mod tests {
     fn ids(bytes: &[u8]) -> Vec<i64> {
         let id = |incoming: &Incoming| match incoming {
             Incoming::Record { record, .. } => record["id"].as_i64().unwrap(),
-            Incoming::Line(_) => -1,
+            Incoming::Line(_) | Incoming::LeftOut | Incoming::Blank => -1,
         };
         all(bytes).unwrap().iter().map(id).collect()
     }
@@ -456,7 +211,10 @@ mod tests {
         let bytes = tar.into_inner().unwrap();
         for bytes in [gz(&bytes), bytes] {
             let found = all(&bytes).unwrap();
-            let Incoming::Record { record, pictures } = &found[0] else {
+            let Incoming::Record {
+                record, pictures, ..
+            } = &found[0]
+            else {
                 panic!()
             };
             assert_eq!(

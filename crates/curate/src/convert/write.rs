@@ -2,29 +2,23 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::{Component, Path, PathBuf};
 
-use arrow_array::builder::{BinaryBuilder, StringBuilder};
-use arrow_array::{ArrayRef, RecordBatch, StructArray};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::read::with_picture;
-use super::{Conversion, Converted, Incoming};
+use super::normalise::show_picture;
+use super::webdataset::{self, Tar};
+use super::{Conversion, Converted, Form, Incoming, parquet};
 use crate::copy::ShardWriter;
 use crate::error::CurateError;
-use crate::part::hex;
+use crate::table::hex;
 
 /// A file that says whose folder this is while it is not whole.
 pub(super) const MARK: &str = ".conversion";
 
-/// Rows of a Parquet file that are written at once.
-const ROWS: usize = 256;
+/// Where a record keeps the name of a picture that had to be given another one.
+const ORIGINAL: &str = "original_image";
 
 /// What is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +44,8 @@ pub(super) struct Writer {
 
 enum Shard {
     Lines(ShardWriter),
-    Parquet(Box<ParquetShard>),
-    Tar(tar::Builder<BufWriter<File>>, PathBuf),
+    Parquet(Box<parquet::Shard>),
+    Tar(Tar, PathBuf),
 }
 
 impl Writer {
@@ -71,6 +65,14 @@ impl Writer {
     }
 
     pub fn put(&mut self, incoming: Incoming) -> Result<(), CurateError> {
+        match incoming {
+            Incoming::Blank => return Ok(()),
+            Incoming::LeftOut => {
+                self.converted.left_out += 1;
+                return Ok(());
+            }
+            Incoming::Record { .. } | Incoming::Line(_) => {}
+        }
         if self.in_shard == self.shard_samples {
             self.close()?;
         }
@@ -80,90 +82,121 @@ impl Writer {
         let number = self.converted.samples;
         self.converted.samples += 1;
         self.in_shard += 1;
-        let (record, pictures) = match incoming {
-            Incoming::Record { record, pictures } => (record, pictures),
-            Incoming::Line(line) => {
-                self.converted.lines += 1;
-                return match &mut self.shard {
-                    Some(Shard::Lines(shard)) => shard.line(&line),
-                    // Other formats have no place for what is no JSON but a text.
-                    _ => self.put_record(
-                        number,
-                        Value::String(String::from_utf8_lossy(&line).into_owned()),
-                        Vec::new(),
-                    ),
-                };
-            }
-        };
-        self.put_record(number, record, pictures)
+        match incoming {
+            Incoming::Record {
+                record,
+                pictures,
+                form,
+            } => self.put_record(number, record, pictures, form),
+            Incoming::Line(line) => self.put_line(number, &line),
+            Incoming::LeftOut | Incoming::Blank => Ok(()),
+        }
+    }
+
+    fn put_line(&mut self, number: u64, line: &[u8]) -> Result<(), CurateError> {
+        self.converted.lines += 1;
+        match &mut self.shard {
+            Some(Shard::Lines(shard)) => shard.line(line),
+            Some(Shard::Parquet(shard)) => shard.put_line(line),
+            Some(Shard::Tar(tar, path)) => webdataset::put_line(tar, path, number, line),
+            None => Ok(()),
+        }
     }
 
     fn put_record(
         &mut self,
         number: u64,
         mut record: Value,
-        pictures: Vec<Vec<u8>>,
+        mut pictures: Vec<Vec<u8>>,
+        form: Form,
     ) -> Result<(), CurateError> {
         self.converted.pictures += pictures.len() as u64;
-        let kept_inside = self.to != To::Lines;
-        let mut names = Vec::new();
-        for picture in &pictures {
-            let name = picture_name(picture);
-            if !kept_inside {
-                self.save(&name, picture)?;
+        if !pictures.is_empty() {
+            let names = self.name_pictures(&record, &pictures)?;
+            rename(&mut record, names);
+            if form == Form::Foreign && pictures.len() == 1 {
+                show_picture(&mut record);
             }
-            names.push(name);
+        } else if self.to != To::Lines {
+            pictures = self.beside(&record)?;
         }
-        match names.as_slice() {
-            [] => {}
-            [one] => with_picture(&mut record, one),
-            // A sample has one picture; this one stays as it is for `data check` to say so.
-            several => {
-                if let Value::Object(fields) = &mut record {
-                    let list = several.iter().cloned().map(Value::String).collect();
-                    fields.insert("image".to_owned(), Value::Array(list));
-                }
-            }
-        }
-        let inside = match (pictures.into_iter().next(), kept_inside) {
-            (Some(picture), true) => Some(picture),
-            (None, true) => self.beside(&record)?,
-            (_, false) => None,
-        };
         match &mut self.shard {
             Some(Shard::Lines(shard)) => shard.line(record.to_string().as_bytes()),
-            Some(Shard::Parquet(shard)) => shard.put(record, inside),
-            Some(Shard::Tar(tar, path)) => put_members(tar, path, number, &record, inside),
+            Some(Shard::Parquet(shard)) => shard.put(record, pictures),
+            Some(Shard::Tar(tar, path)) => {
+                webdataset::put_sample(tar, path, number, &record, &pictures)
+            }
             None => Ok(()),
         }
     }
 
-    /// The picture of a sample, from the folder of pictures.
-    fn beside(&self, record: &Value) -> Result<Option<Vec<u8>>, CurateError> {
-        let image = record.get("image").and_then(Value::as_str);
-        let (Some(root), Some(image)) = (&self.images, image) else {
-            return Ok(None);
-        };
-        let inside = |part| matches!(part, std::path::Component::Normal(_));
-        let path = root.join(image);
-        if !Path::new(image).components().all(inside) || !path.is_file() {
-            // `data check` says that it is missing.
-            return Ok(None);
+    /// Names of pictures that came inside, and files where they become files: what the record calls
+    /// them, or a name by content.
+    fn name_pictures(
+        &self,
+        record: &Value,
+        pictures: &[Vec<u8>],
+    ) -> Result<Vec<String>, CurateError> {
+        let wanted = names_in(record);
+        let by_content = wanted.len() != pictures.len();
+        let mut names = Vec::new();
+        for (i, picture) in pictures.iter().enumerate() {
+            let wanted = wanted.get(i).filter(|name| !by_content && is_inside(name));
+            let name = match wanted {
+                None => picture_name(picture),
+                Some(name) if self.to != To::Lines => (*name).to_owned(),
+                // Another sample's picture may have this name.
+                Some(name) => match self.save(name, picture)? {
+                    true => (*name).to_owned(),
+                    false => picture_name(picture),
+                },
+            };
+            if self.to == To::Lines {
+                self.save(&name, picture)?;
+            }
+            names.push(name);
         }
-        std::fs::read(&path)
-            .map(Some)
-            .map_err(CurateError::io("read the picture", &path))
+        Ok(names)
     }
 
-    fn save(&self, name: &str, picture: &[u8]) -> Result<(), CurateError> {
+    /// The pictures of a sample, from the folder of pictures; none unless all are there, and then
+    /// `data check` says which one is missing.
+    fn beside(&self, record: &Value) -> Result<Vec<Vec<u8>>, CurateError> {
+        let Some(root) = &self.images else {
+            return Ok(Vec::new());
+        };
+        let names = names_in(record);
+        let paths: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
+        let there = names.iter().all(|name| is_inside(name)) && paths.iter().all(|p| p.is_file());
+        if !there {
+            return Ok(Vec::new());
+        }
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(CurateError::io("read the picture", path));
+        paths.iter().map(read).collect()
+    }
+
+    /// Writes a picture; `false` if there is another one of this name.
+    fn save(&self, name: &str, picture: &[u8]) -> Result<bool, CurateError> {
         let path = self.folder.join("images").join(name);
-        if path.exists() {
-            return Ok(());
+        let io = || CurateError::io("write", &path);
+        match path.metadata() {
+            Ok(about) if about.is_file() => {
+                let same = about.len() == picture.len() as u64
+                    && std::fs::read(&path).map_err(io())? == picture;
+                return Ok(same);
+            }
+            Ok(_) => return Ok(false),
+            Err(_) => {}
         }
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(CurateError::io("make the folder", folder))?;
+        if let Some(folder) = path.parent()
+            && std::fs::create_dir_all(folder).is_err()
+        {
+            // A file has the name of the folder.
+            return Ok(false);
         }
-        std::fs::write(&path, picture).map_err(CurateError::io("write", &path))
+        std::fs::write(&path, picture).map_err(io())?;
+        Ok(true)
     }
 
     fn open(&mut self) -> Result<(), CurateError> {
@@ -178,7 +211,10 @@ impl Writer {
         let create = || File::create(&path).map_err(CurateError::io("write", &path));
         self.shard = Some(match self.to {
             To::Lines => Shard::Lines(ShardWriter::create(&path)?),
-            To::Parquet => Shard::Parquet(Box::new(ParquetShard::create(create()?, path.clone())?)),
+            To::Parquet => {
+                let shard = parquet::Shard::create(create()?, path.clone())?;
+                Shard::Parquet(Box::new(shard))
+            }
             To::WebDataset => {
                 Shard::Tar(tar::Builder::new(BufWriter::new(create()?)), path.clone())
             }
@@ -207,10 +243,64 @@ impl Writer {
     }
 }
 
+/// Names of pictures that a record has.
+fn names_in(record: &Value) -> Vec<&str> {
+    match record.get("image") {
+        Some(Value::String(name)) => vec![name],
+        Some(Value::Array(names)) => {
+            let texts: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
+            texts.unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a name stays below the folder it starts from.
+fn is_inside(name: &str) -> bool {
+    let plain = |part| matches!(part, Component::Normal(_));
+    !name.is_empty() && !name.ends_with('/') && Path::new(name).components().all(plain)
+}
+
+/// Names the pictures of a record, and keeps what they were called if that changes.
+fn rename(record: &mut Value, names: Vec<String>) {
+    let Value::Object(fields) = record else {
+        return;
+    };
+    let new = match names.as_slice() {
+        [one] if !matches!(fields.get("image"), Some(Value::Array(_))) => json!(one),
+        // A sample has one picture; this one stays as it is for `data check` to say so.
+        several => json!(several),
+    };
+    match fields.insert("image".to_owned(), new.clone()) {
+        Some(old) if old != new && !old.is_null() && !fields.contains_key(ORIGINAL) => {
+            fields.insert(ORIGINAL.to_owned(), old);
+        }
+        _ => {}
+    }
+}
+
+/// Names pictures that are not unpacked: by what the record calls them, or by their place.
+pub fn name_inside(record: &mut Value, pictures: usize, form: Form) {
+    if names_in(record).len() != pictures {
+        rename(
+            record,
+            (1..=pictures).map(|i| format!("inside/{i}")).collect(),
+        );
+    }
+    if form == Form::Foreign && pictures == 1 {
+        show_picture(record);
+    }
+}
+
 /// A name by content: equal pictures are one file.
 fn picture_name(picture: &[u8]) -> String {
     let hash = hex(&Sha256::digest(picture));
-    let ending = match picture {
+    format!("{}/{}.{}", &hash[..2], &hash[2..32], ending_of(picture))
+}
+
+/// The ending of a picture's name, by its first bytes.
+pub(super) fn ending_of(picture: &[u8]) -> &'static str {
+    match picture {
         [0x89, b'P', b'N', b'G', ..] => "png",
         [0xFF, 0xD8, ..] => "jpg",
         [
@@ -232,141 +322,5 @@ fn picture_name(picture: &[u8]) -> String {
         [b'B', b'M', ..] => "bmp",
         [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "tif",
         _ => "bin",
-    };
-    format!("{}/{}.{ending}", &hash[..2], &hash[2..32])
-}
-
-fn put_members(
-    tar: &mut tar::Builder<BufWriter<File>>,
-    path: &Path,
-    number: u64,
-    record: &Value,
-    picture: Option<Vec<u8>>,
-) -> Result<(), CurateError> {
-    let ending = picture.as_deref().map(|picture| {
-        let name = picture_name(picture);
-        name.rsplit('.').next().unwrap_or("bin").to_owned()
-    });
-    let json = record.to_string().into_bytes();
-    let members = [
-        ("json".to_owned(), Some(json)),
-        (ending.unwrap_or_default(), picture),
-    ];
-    for (ending, bytes) in members {
-        let Some(bytes) = bytes else { continue };
-        // Nothing of when and by whom: same inputs, same bytes.
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        tar.append_data(
-            &mut header,
-            format!("{number:09}.{ending}"),
-            bytes.as_slice(),
-        )
-        .map_err(CurateError::io("write", path))?;
-    }
-    Ok(())
-}
-
-/// Columns: what samples have, the picture as Hugging Face data sets have it, and all other keys as JSON.
-struct ParquetShard {
-    writer: ArrowWriter<File>,
-    path: PathBuf,
-    texts: [StringBuilder; 5],
-    bytes: BinaryBuilder,
-    paths: StringBuilder,
-    rows: usize,
-}
-
-fn picture_fields() -> arrow_schema::Fields {
-    vec![
-        Field::new("bytes", DataType::Binary, true),
-        Field::new("path", DataType::Utf8, true),
-    ]
-    .into()
-}
-
-fn schema() -> SchemaRef {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    Arc::new(Schema::new(vec![
-        text("id"),
-        text("source"),
-        text("category"),
-        text("conversations"),
-        text("extra"),
-        Field::new("image", DataType::Struct(picture_fields()), true),
-    ]))
-}
-
-impl ParquetShard {
-    fn create(file: File, path: PathBuf) -> Result<Self, CurateError> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .build();
-        let writer = ArrowWriter::try_new(file, schema(), Some(properties));
-        Ok(Self {
-            writer: writer.map_err(CurateError::parquet("write", &path))?,
-            path,
-            texts: Default::default(),
-            bytes: BinaryBuilder::new(),
-            paths: StringBuilder::new(),
-            rows: 0,
-        })
-    }
-
-    fn put(&mut self, record: Value, picture: Option<Vec<u8>>) -> Result<(), CurateError> {
-        let mut fields = match record {
-            Value::Object(fields) => fields,
-            other => Map::from_iter([("line".to_owned(), other)]),
-        };
-        let mut take = |key: &str| match fields.shift_remove(key) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text),
-            Some(other) => Some(other.to_string()),
-        };
-        let own = ["id", "source", "category", "conversations"].map(&mut take);
-        let path = take("image");
-        let extra = (!fields.is_empty()).then(|| Value::Object(fields).to_string());
-        for (column, text) in self.texts.iter_mut().zip(own.into_iter().chain([extra])) {
-            column.append_option(text);
-        }
-        self.bytes.append_option(picture);
-        self.paths.append_option(path);
-        self.rows += 1;
-        match self.rows == ROWS {
-            true => self.flush(),
-            false => Ok(()),
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), CurateError> {
-        let mut columns: Vec<ArrayRef> = Vec::new();
-        for text in &mut self.texts {
-            columns.push(Arc::new(text.finish()));
-        }
-        let format = |problem: String| CurateError::Format {
-            path: self.path.clone(),
-            problem,
-        };
-        let inner: Vec<ArrayRef> =
-            vec![Arc::new(self.bytes.finish()), Arc::new(self.paths.finish())];
-        let pictures = StructArray::try_new(picture_fields(), inner, None);
-        columns.push(Arc::new(
-            pictures.map_err(|error| format(error.to_string()))?,
-        ));
-        let batch = RecordBatch::try_new(schema(), columns).map_err(|e| format(e.to_string()))?;
-        self.rows = 0;
-        self.writer
-            .write(&batch)
-            .map_err(CurateError::parquet("write", &self.path))
-    }
-
-    fn finish(mut self) -> Result<(), CurateError> {
-        self.flush()?;
-        self.writer
-            .close()
-            .map(|_| ())
-            .map_err(CurateError::parquet("write", &self.path))
     }
 }

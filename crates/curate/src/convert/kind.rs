@@ -1,0 +1,124 @@
+//! What a file is: its bytes say so, not its name.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::normalise::is_foreign;
+use super::read::{TAR_MAGIC, read_some};
+use crate::error::CurateError;
+
+/// How much of a file is looked at.
+const HEAD_BYTES: u64 = 1 << 20;
+
+/// What a file of samples is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A sample per line, as this program writes and curates them.
+    Lines,
+    /// Lines in which somebody else's form of a conversation is.
+    Chat,
+    /// An array of JSON.
+    Array,
+    /// Parquet.
+    Parquet,
+    /// A tar file.
+    Tar,
+    /// Something inside of gzip.
+    Gzip,
+    /// Something inside of Zstandard.
+    Zstd,
+}
+
+impl Kind {
+    /// What a file is.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(path: &Path) -> Result<Self, CurateError> {
+        let io = || CurateError::io("read", path);
+        let file = File::open(path).map_err(io())?;
+        let mut reader = BufReader::new(file.take(HEAD_BYTES));
+        let mut head = vec![0; TAR_MAGIC + 5];
+        let there = read_some(&mut reader, &mut head).map_err(io())?;
+        head.truncate(there);
+        Ok(match head.as_slice() {
+            [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
+            [0x1F, 0x8B, ..] => Self::Gzip,
+            [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
+            _ if head.get(TAR_MAGIC..) == Some(b"ustar") => Self::Tar,
+            _ => Self::of_text(head, reader).map_err(io())?,
+        })
+    }
+
+    fn of_text(mut head: Vec<u8>, mut rest: impl BufRead) -> std::io::Result<Self> {
+        rest.read_to_end(&mut head)?;
+        let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
+        if text.trim_ascii_start().first() == Some(&b'[') {
+            return Ok(Self::Array);
+        }
+        // A line in somebody else's form may be a fault; all of the first ones are a form.
+        let lines = text.split(|&byte| byte == b'\n');
+        let records = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let mut foreign = 0;
+        for record in records.take(16) {
+            match is_foreign(&record) {
+                true => foreign += 1,
+                false => return Ok(Self::Lines),
+            }
+        }
+        Ok(match foreign {
+            0 => Self::Lines,
+            _ => Self::Chat,
+        })
+    }
+
+    /// Whether ranges of bytes can be copied from it.
+    pub fn is_lines(self) -> bool {
+        self == Self::Lines
+    }
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "lines of samples",
+            Self::Chat => "lines of chat messages",
+            Self::Array => "an array of JSON",
+            Self::Parquet => "Parquet",
+            Self::Tar => "a tar file",
+            Self::Gzip => "compressed with gzip",
+            Self::Zstd => "compressed with Zstandard",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_say_what_a_file_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let kind = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Kind::of(&path).unwrap()
+        };
+        let ours = r#"{"conversations": [{"from": "human", "value": "a"}]}"#;
+        let theirs = r#"{"messages": [{"role": "user", "content": "a"}]}"#;
+        let odd = r#"{"conversations": [{"from": "user", "value": "a"}]}"#;
+        assert_eq!(kind(b""), Kind::Lines);
+        assert_eq!(kind(b"nonsense"), Kind::Lines);
+        assert_eq!(kind(ours.as_bytes()), Kind::Lines);
+        assert_eq!(kind(format!("{odd}\n{ours}").as_bytes()), Kind::Lines);
+        assert_eq!(kind(format!("\n{odd}\nx\n{theirs}").as_bytes()), Kind::Chat);
+        assert_eq!(kind(b" [{}]"), Kind::Array);
+        assert_eq!(kind(b"PAR1..."), Kind::Parquet);
+        assert_eq!(kind(&[0x1F, 0x8B, 8]), Kind::Gzip);
+        assert_eq!(kind(&[0x28, 0xB5, 0x2F, 0xFD]), Kind::Zstd);
+    }
+}

@@ -1,0 +1,430 @@
+//! Parquet: Hugging Face data sets with pictures inside, and this program's own.
+//!
+//! Our own columns are what samples have, the picture as Hugging Face data sets have it, and as JSON in
+//! `extra` whatever the columns cannot say: other keys, numbers as names, lists. A mark in the file's
+//! metadata says that it is ours, and then every record comes back as it was.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, StructArray,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::arrow::json::LineDelimitedWriter;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Map, Value, json};
+
+use super::read::{Sink, record};
+use super::{Form, Incoming};
+use crate::error::CurateError;
+
+/// Under which key a file says that this program wrote it.
+const MARK: &str = "opabinia";
+
+/// Which columns it has.
+const LAYOUT: &str = "samples 1";
+
+/// Rows that are read at once.
+const ROWS: usize = 64;
+
+/// Rows that are written at once.
+const ROWS_WRITTEN: usize = 256;
+
+/// Reads a Parquet file to its end.
+pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), CurateError> {
+    let failed = || CurateError::parquet("read", path);
+    let format = |problem: String| CurateError::Format {
+        path: path.to_owned(),
+        problem,
+    };
+    let file = File::open(path).map_err(CurateError::io("read", path))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed())?;
+    let pairs = reader.metadata().file_metadata().key_value_metadata();
+    let is_ours = pairs
+        .into_iter()
+        .flatten()
+        .any(|pair| pair.key == MARK && pair.value.as_deref() == Some(LAYOUT));
+    let (bytes, rows) = (
+        path.metadata().map_or(0, |about| about.len()),
+        reader.metadata().file_metadata().num_rows().max(1) as u64,
+    );
+    // Columns are read in pieces, so rows say how far it is.
+    let mut seen = 0;
+    let step = &mut |read: usize| {
+        seen += read as u64;
+        position.store(bytes * seen.min(rows) / rows, Ordering::Relaxed);
+    };
+    if is_ours {
+        return ours(path, reader, step, sink);
+    }
+    for batch in reader.with_batch_size(ROWS).build().map_err(failed())? {
+        let batch = batch.map_err(|error| format(error.to_string()))?;
+        step(batch.num_rows());
+        let (rest, pictures) = without_pictures(&batch).map_err(|e| format(e.to_string()))?;
+        let mut text = Vec::new();
+        let mut writer = LineDelimitedWriter::new(&mut text);
+        writer
+            .write(&rest)
+            .map_err(|error| format(error.to_string()))?;
+        writer.finish().map_err(|error| format(error.to_string()))?;
+        let mut values = text.split(|&byte| byte == b'\n');
+        for row in 0..batch.num_rows() {
+            let value = match rest.num_columns() {
+                0 => json!({}),
+                _ => serde_json::from_slice(values.next().unwrap_or_default())
+                    .map_err(|error| format(format!("row {}: {error}", row + 1)))?,
+            };
+            let own = pictures.get(&row).cloned().unwrap_or_default();
+            let mut value = with_parsed_turns(value);
+            // A picture that is not inside has at least a name.
+            if own.is_empty()
+                && let Some(path) = path_of(&batch, row)
+                && let Value::Object(fields) = &mut value
+            {
+                fields.insert("image".to_owned(), Value::String(path));
+            }
+            sink(record(value, own))?;
+        }
+    }
+    Ok(())
+}
+
+/// Turns that are kept as a text of JSON, as this program writes them into Parquet.
+fn with_parsed_turns(mut value: Value) -> Value {
+    for key in ["conversations", "messages", "texts"] {
+        if let Some(turns) = value.get_mut(key)
+            && let Some(text) = turns.as_str()
+            && let Ok(parsed @ Value::Array(_)) = serde_json::from_str(text)
+        {
+            *turns = parsed;
+        }
+    }
+    value
+}
+
+/// Encoded pictures by the row they are in.
+type PicturesByRow = BTreeMap<usize, Vec<Vec<u8>>>;
+
+/// Splits a batch into what JSON can hold, and the bytes of pictures by row.
+fn without_pictures(
+    batch: &RecordBatch,
+) -> Result<(RecordBatch, PicturesByRow), datafusion::arrow::error::ArrowError> {
+    let mut pictures = PicturesByRow::new();
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let found = (0..column.len()).map(|row| bytes_of(column, row));
+        let found: Vec<Vec<Vec<u8>>> = found.collect();
+        if found.iter().all(Vec::is_empty) && !holds_bytes(field.data_type()) {
+            fields.push(field.clone());
+            columns.push(ArrayRef::clone(column));
+            continue;
+        }
+        for (row, own) in found.into_iter().enumerate() {
+            pictures.entry(row).or_default().extend(own);
+        }
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let options =
+        datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let rest = RecordBatch::try_new_with_options(schema, columns, &options)?;
+    Ok((rest, pictures))
+}
+
+/// Whether a type is bytes, or a structure with bytes, or a list of either.
+fn holds_bytes(kind: &DataType) -> bool {
+    match kind {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
+        DataType::Struct(fields) => fields
+            .iter()
+            .any(|field| field.name() == "bytes" && holds_bytes(field.data_type())),
+        DataType::List(field) | DataType::LargeList(field) => holds_bytes(field.data_type()),
+        _ => false,
+    }
+}
+
+/// The pictures of a row of a column that holds bytes.
+fn bytes_of(column: &ArrayRef, row: usize) -> Vec<Vec<u8>> {
+    if !holds_bytes(column.data_type()) || column.is_null(row) {
+        return Vec::new();
+    }
+    match column.data_type() {
+        DataType::Binary => vec![column.as_binary::<i32>().value(row).to_vec()],
+        DataType::LargeBinary => vec![column.as_binary::<i64>().value(row).to_vec()],
+        DataType::BinaryView => vec![column.as_binary_view().value(row).to_vec()],
+        DataType::Struct(_) => {
+            let all: &StructArray = column.as_struct();
+            all.column_by_name("bytes")
+                .map_or_else(Vec::new, |bytes| bytes_of(bytes, row))
+        }
+        DataType::List(_) => in_list(&column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => in_list(&column.as_list::<i64>().value(row)),
+        _ => Vec::new(),
+    }
+}
+
+/// The path in a structure of bytes and path.
+fn path_of(batch: &RecordBatch, row: usize) -> Option<String> {
+    let columns = batch.columns().iter();
+    let mut structures = columns.filter(|column| {
+        matches!(column.data_type(), DataType::Struct(_)) && holds_bytes(column.data_type())
+    });
+    let all: &StructArray = structures.next()?.as_struct_opt()?;
+    let paths = all.column_by_name("path")?.as_string_opt::<i32>()?;
+    paths.is_valid(row).then(|| paths.value(row).to_owned())
+}
+
+fn in_list(list: &ArrayRef) -> Vec<Vec<u8>> {
+    (0..list.len())
+        .flat_map(|row| bytes_of(list, row))
+        .collect()
+}
+
+/// Texts that are columns of their own.
+const TEXTS: [&str; 3] = ["id", "source", "category"];
+
+fn picture_fields() -> Fields {
+    vec![
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("path", DataType::Utf8, true),
+    ]
+    .into()
+}
+
+fn schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let more = Field::new_list_field(DataType::Binary, true);
+    Arc::new(Schema::new(vec![
+        text("id"),
+        text("source"),
+        text("category"),
+        text("conversations"),
+        text("extra"),
+        Field::new("image", DataType::Struct(picture_fields()), true),
+        Field::new("more_images", DataType::List(Arc::new(more)), true),
+        Field::new("line", DataType::Binary, true),
+    ]))
+}
+
+/// Reads a file that this program wrote.
+fn ours(
+    path: &Path,
+    reader: ParquetRecordBatchReaderBuilder<File>,
+    step: &mut dyn FnMut(usize),
+    sink: Sink<'_>,
+) -> Result<(), CurateError> {
+    let format = |problem: String| CurateError::Format {
+        path: path.to_owned(),
+        problem,
+    };
+    let reader = reader.with_batch_size(ROWS).build();
+    let mut number = 0;
+    for batch in reader.map_err(CurateError::parquet("read", path))? {
+        let batch = batch.map_err(|error| format(error.to_string()))?;
+        step(batch.num_rows());
+        let columns =
+            Columns::of(&batch).ok_or_else(|| format("a column is missing".to_owned()))?;
+        for row in 0..batch.num_rows() {
+            number += 1;
+            let incoming = columns.row(row);
+            sink(incoming.map_err(|error| format(format!("row {number}: {error}")))?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The columns of a batch of ours.
+struct Columns<'a> {
+    texts: [&'a StringArray; 3],
+    conversations: &'a StringArray,
+    extra: &'a StringArray,
+    bytes: &'a BinaryArray,
+    paths: &'a StringArray,
+    more: &'a ArrayRef,
+    line: &'a BinaryArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let text = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
+        let image = batch.column_by_name("image")?.as_struct_opt()?;
+        let [id, source, category] = TEXTS.map(text);
+        Some(Self {
+            texts: [id?, source?, category?],
+            conversations: text("conversations")?,
+            extra: text("extra")?,
+            bytes: image.column_by_name("bytes")?.as_binary_opt::<i32>()?,
+            paths: image.column_by_name("path")?.as_string_opt::<i32>()?,
+            more: batch.column_by_name("more_images")?,
+            line: batch.column_by_name("line")?.as_binary_opt::<i32>()?,
+        })
+    }
+
+    fn row(&self, row: usize) -> Result<Incoming, serde_json::Error> {
+        if self.line.is_valid(row) {
+            return Ok(Incoming::Line(self.line.value(row).to_vec()));
+        }
+        let mut record = Map::new();
+        let own = |array: &StringArray| array.is_valid(row).then(|| array.value(row).to_owned());
+        for (name, column) in TEXTS.into_iter().zip(self.texts) {
+            if let Some(text) = own(column) {
+                record.insert(name.to_owned(), Value::String(text));
+            }
+        }
+        if let Some(path) = own(self.paths) {
+            record.insert("image".to_owned(), Value::String(path));
+        }
+        if let Some(text) = own(self.conversations) {
+            record.insert("conversations".to_owned(), serde_json::from_str(&text)?);
+        }
+        if let Some(text) = own(self.extra) {
+            record.extend(serde_json::from_str::<Map<String, Value>>(&text)?);
+        }
+        let first = self
+            .bytes
+            .is_valid(row)
+            .then(|| self.bytes.value(row).to_vec());
+        let more = bytes_of(self.more, row);
+        Ok(Incoming::Record {
+            record: Value::Object(record),
+            pictures: first.into_iter().chain(more).collect(),
+            form: Form::Ours,
+        })
+    }
+}
+
+/// A file of ours that is being written.
+pub struct Shard {
+    writer: ArrowWriter<File>,
+    path: PathBuf,
+    texts: [StringBuilder; 5],
+    bytes: BinaryBuilder,
+    paths: StringBuilder,
+    more: ListBuilder<BinaryBuilder>,
+    line: BinaryBuilder,
+    rows: usize,
+}
+
+impl Shard {
+    /// Begins a file.
+    pub fn create(file: File, path: PathBuf) -> Result<Self, CurateError> {
+        let mark = KeyValue::new(MARK.to_owned(), LAYOUT.to_owned());
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_key_value_metadata(Some(vec![mark]))
+            .build();
+        let writer = ArrowWriter::try_new(file, schema(), Some(properties));
+        Ok(Self {
+            writer: writer.map_err(CurateError::parquet("write", &path))?,
+            path,
+            texts: Default::default(),
+            bytes: BinaryBuilder::new(),
+            paths: StringBuilder::new(),
+            more: ListBuilder::new(BinaryBuilder::new()),
+            line: BinaryBuilder::new(),
+            rows: 0,
+        })
+    }
+
+    /// Writes a sample with its pictures.
+    pub fn put(&mut self, record: Value, pictures: Vec<Vec<u8>>) -> Result<(), CurateError> {
+        let Value::Object(mut fields) = record else {
+            return self.put_line(record.to_string().as_bytes());
+        };
+        let mut columns: Vec<Option<String>> = Vec::new();
+        for name in TEXTS {
+            columns.push(match fields.get(name) {
+                Some(Value::String(_)) => taken(&mut fields, name),
+                // For people to read; what it is exactly is kept with the other keys.
+                Some(Value::Number(number)) => Some(number.to_string()),
+                _ => None,
+            });
+        }
+        columns.push(match fields.get("conversations") {
+            Some(Value::Array(_)) => fields.shift_remove("conversations").map(|c| c.to_string()),
+            _ => None,
+        });
+        let path = match fields.get("image") {
+            Some(Value::String(_)) => taken(&mut fields, "image"),
+            _ => None,
+        };
+        columns.push((!fields.is_empty()).then(|| Value::Object(fields).to_string()));
+        for (column, text) in self.texts.iter_mut().zip(columns) {
+            column.append_option(text);
+        }
+        self.paths.append_option(path);
+        let mut pictures = pictures.into_iter();
+        self.bytes.append_option(pictures.next());
+        let more: Vec<Vec<u8>> = pictures.collect();
+        more.iter()
+            .for_each(|picture| self.more.values().append_value(picture));
+        self.more.append(!more.is_empty());
+        self.line.append_null();
+        self.count()
+    }
+
+    /// Writes a line that is no sample.
+    pub fn put_line(&mut self, line: &[u8]) -> Result<(), CurateError> {
+        self.texts.iter_mut().for_each(StringBuilder::append_null);
+        self.paths.append_null();
+        self.bytes.append_null();
+        self.more.append(false);
+        self.line.append_value(line);
+        self.count()
+    }
+
+    fn count(&mut self) -> Result<(), CurateError> {
+        self.rows += 1;
+        match self.rows == ROWS_WRITTEN {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), CurateError> {
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for text in &mut self.texts {
+            columns.push(Arc::new(text.finish()));
+        }
+        let format = |error: datafusion::arrow::error::ArrowError| CurateError::Format {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        };
+        let inner: Vec<ArrayRef> =
+            vec![Arc::new(self.bytes.finish()), Arc::new(self.paths.finish())];
+        let pictures = StructArray::try_new(picture_fields(), inner, None).map_err(format)?;
+        columns.push(Arc::new(pictures));
+        columns.push(Arc::new(self.more.finish()));
+        columns.push(Arc::new(self.line.finish()));
+        let batch = RecordBatch::try_new(schema(), columns).map_err(format)?;
+        self.rows = 0;
+        self.writer
+            .write(&batch)
+            .map_err(CurateError::parquet("write", &self.path))
+    }
+
+    /// Ends the file.
+    pub fn finish(mut self) -> Result<(), CurateError> {
+        self.flush()?;
+        self.writer
+            .close()
+            .map(|_| ())
+            .map_err(CurateError::parquet("write", &self.path))
+    }
+}
+
+fn taken(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match fields.shift_remove(name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}

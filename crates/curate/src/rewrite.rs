@@ -1,0 +1,428 @@
+//! Short answers written out by a served model.
+//!
+//! The other cure for the answer machine (Cambrian-1, arXiv 2406.16860, section 4.2, has 77 thousand samples
+//! rewritten in this way): where an answer is a word or two and the question asks for no such form, a
+//! model writes it as a sentence. It is not believed: an answer is taken only if it holds the words of
+//! the old one, is longer, and was not cut off. Every line of the inputs is in the output, in order; a
+//! line whose answers stay is copied byte for byte, and a changed one says under `rewritten` what its
+//! answers were and who changed them.
+//!
+//! Whatever the model said is in a journal beside the output, under the hash of what it was asked. So
+//! nothing is asked twice: a run that was killed, or that ran out of its budget, goes on from there.
+
+mod journal;
+mod line;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use opabinia_data::{PictureFolder, Place};
+use opabinia_endpoint::{ChatAnswer, ChatRequest, Endpoint, EndpointError};
+use opabinia_image::ImageLimits;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::convert::{Incoming, Kind, read};
+use crate::copy::ShardWriter;
+use crate::error::CurateError;
+use crate::lines::Lines;
+use crate::prompt::Prompt;
+use crate::run::{Progress, Watch};
+use crate::table::{write_json, write_text};
+use journal::{Journal, Key};
+use line::{Asked, Edited, Short};
+
+/// Lines whose answers are asked for at once.
+const GROUP: usize = 256;
+
+/// So many refusals one after the other are no matter of single samples.
+const MAX_REFUSALS: u64 = 20;
+
+/// A file that says whose folder this is while it is not whole.
+const MARK: &str = ".rewrite";
+
+/// What is rewritten, and how.
+#[derive(Clone, Debug)]
+pub struct Rewrite {
+    /// Files of samples, in order.
+    pub files: Vec<PathBuf>,
+    /// The folder of the samples' pictures; the model sees them if it is given.
+    pub images: Option<PathBuf>,
+    /// Values of `source` whose samples are rewritten; all if there is none.
+    pub sources: Vec<String>,
+    /// Answers of at most that many words are short.
+    pub max_words: usize,
+    /// Format prompts: a question that has one asks for its short answer, which stays.
+    pub prompts: Vec<Prompt>,
+    /// Tokens of an answer.
+    pub max_tokens: usize,
+    /// Requests at the same time.
+    pub concurrency: usize,
+    /// Tokens of all questions and answers together, over all runs.
+    pub budget_tokens: Option<u64>,
+    /// Requests over all runs.
+    pub budget_requests: Option<u64>,
+    /// Whether answers that the budget does not reach stay as they are, in place of waiting for more.
+    pub finish: bool,
+}
+
+impl Default for Rewrite {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            images: None,
+            sources: Vec::new(),
+            max_words: 3,
+            prompts: Vec::new(),
+            max_tokens: 200,
+            concurrency: 4,
+            budget_tokens: None,
+            budget_requests: None,
+            finish: false,
+        }
+    }
+}
+
+/// Who writes.
+pub trait Author: Sync {
+    /// The model's name.
+    fn name(&self) -> &str;
+
+    /// Asks it.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    fn ask(&self, request: &ChatRequest<'_>) -> Result<ChatAnswer, EndpointError>;
+}
+
+impl Author for Endpoint {
+    fn name(&self) -> &str {
+        self.model()
+    }
+
+    fn ask(&self, request: &ChatRequest<'_>) -> Result<ChatAnswer, EndpointError> {
+        Self::ask(self, request)
+    }
+}
+
+/// What became of the answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rewritten {
+    /// Lines, in and out.
+    pub lines: u64,
+    /// Lines with an answer that changed.
+    pub changed: u64,
+    /// Short answers by what became of them.
+    pub answers: BTreeMap<&'static str, u64>,
+    /// Answers that the model gave, in this run and before.
+    pub requests: u64,
+    /// Their tokens and those of the questions, as far as the server says.
+    pub tokens: u64,
+    /// Whether the budget ended it before the last answer: then nothing is written but the journal.
+    pub out_of_budget: bool,
+}
+
+/// Rewrites short answers into the folder `out`, which appears when it is whole.
+///
+/// # Errors
+/// If an input cannot be read, the output cannot be written, the server cannot be reached or refuses
+/// everything, or somebody asked for an end. What was answered by then is kept for the next try.
+pub fn rewrite(
+    wanted: &Rewrite,
+    author: &dyn Author,
+    out: &Path,
+    watch: &Watch<'_>,
+) -> Result<Rewritten, CurateError> {
+    if out.exists() {
+        return Err(CurateError::Occupied {
+            path: out.to_owned(),
+            what: "rewriting writes a new folder",
+        });
+    }
+    let mut name = out.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let mark = partial.join(MARK);
+    if partial.exists() && !mark.exists() {
+        return Err(CurateError::Occupied {
+            path: partial,
+            what: "is not what an interrupted rewriting leaves",
+        });
+    }
+    std::fs::create_dir_all(&partial).map_err(CurateError::io("make the folder", &partial))?;
+    write_text(&mark, "")?;
+    let mut work = Work::begin(wanted, author, &partial)?;
+    for file in &wanted.files {
+        work.file(file, watch)?;
+    }
+    let done = work.finish()?;
+    if done.out_of_budget {
+        return Ok(done);
+    }
+    write_json(&partial.join("summary.json"), &done)?;
+    std::fs::remove_file(&mark).map_err(CurateError::io("finish", &partial))?;
+    std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
+    Ok(done)
+}
+
+/// A line of the ledger.
+#[derive(Serialize)]
+struct Entry<'a> {
+    file: &'a str,
+    line: u64,
+    turn: usize,
+    outcome: &'static str,
+    before: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<&'a str>,
+}
+
+/// A longer answer, or why the short one stays; nothing if the budget is used up.
+type Taken = Option<Result<String, &'static str>>;
+
+struct Work<'a> {
+    wanted: &'a Rewrite,
+    author: &'a dyn Author,
+    pictures: Option<PictureFolder>,
+    journal: Journal,
+    pool: rayon::ThreadPool,
+    samples: ShardWriter,
+    ledger: BufWriter<File>,
+    ledger_path: PathBuf,
+    refusals: AtomicU64,
+    done: Rewritten,
+    bytes: u64,
+    total: u64,
+}
+
+impl<'a> Work<'a> {
+    fn begin(
+        wanted: &'a Rewrite,
+        author: &'a dyn Author,
+        folder: &Path,
+    ) -> Result<Self, CurateError> {
+        let images = wanted.images.as_ref();
+        let pictures = images.map(|images| PictureFolder::open(images, ImageLimits::default()));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(wanted.concurrency.max(1));
+        let pool = pool.build().map_err(|error| CurateError::Io {
+            doing: "start threads in",
+            path: folder.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        let size = |file: &PathBuf| {
+            let about = file.metadata().map(|about| about.len());
+            about.map_err(CurateError::io("read the samples", file))
+        };
+        let ledger_path = folder.join("ledger.jsonl");
+        let ledger = File::create(&ledger_path);
+        Ok(Self {
+            total: wanted.files.iter().map(size).sum::<Result<u64, _>>()?,
+            pictures: pictures.transpose()?,
+            journal: Journal::open(&folder.join("answers.jsonl"))?,
+            samples: ShardWriter::create(&folder.join("samples.jsonl"))?,
+            ledger: BufWriter::new(ledger.map_err(CurateError::io("write", &ledger_path))?),
+            ledger_path,
+            refusals: AtomicU64::new(0),
+            done: Rewritten::default(),
+            bytes: 0,
+            wanted,
+            author,
+            pool,
+        })
+    }
+
+    /// Rewrites a file, some lines at a time.
+    fn file(&mut self, path: &Path, watch: &Watch<'_>) -> Result<(), CurateError> {
+        let mut group: Vec<Vec<u8>> = Vec::new();
+        let mut first = 1;
+        let position = AtomicU64::new(0);
+        let mut take = |line: Vec<u8>| {
+            group.push(line);
+            if group.len() < GROUP {
+                return Ok(());
+            }
+            let lines = std::mem::take(&mut group);
+            let from = first;
+            first += lines.len() as u64;
+            let bytes: usize = lines.iter().map(Vec::len).sum();
+            position.fetch_add(bytes as u64, Ordering::Relaxed);
+            (watch.progress)(Progress {
+                stage: "rewrite",
+                done: (self.bytes + position.load(Ordering::Relaxed)).min(self.total),
+                total: self.total,
+            });
+            self.group(path, from, &lines, watch)
+        };
+        match Kind::of(path)?.is_lines() {
+            true => {
+                let io = || CurateError::io("read", path);
+                let opened = File::open(path).map_err(io())?;
+                let mut lines = Lines::new(BufReader::with_capacity(1 << 20, opened));
+                while let Some(line) = lines.next_line().map_err(io())? {
+                    take(line.text.to_vec())?;
+                }
+            }
+            false => read(path, &AtomicU64::new(0), &mut |incoming| match incoming {
+                Incoming::Record { pictures, .. } if !pictures.is_empty() => {
+                    Err(CurateError::PicturesInside {
+                        path: path.to_owned(),
+                    })
+                }
+                Incoming::Record { record, .. } => take(record.to_string().into_bytes()),
+                Incoming::Line(line) => take(line),
+                Incoming::Blank => take(Vec::new()),
+                Incoming::LeftOut => Ok(()),
+            })?,
+        }
+        self.group(path, first, &group, watch)?;
+        self.bytes += path.metadata().map_or(0, |about| about.len());
+        Ok(())
+    }
+
+    fn group(
+        &mut self,
+        path: &Path,
+        first: u64,
+        lines: &[Vec<u8>],
+        watch: &Watch<'_>,
+    ) -> Result<(), CurateError> {
+        let place = |i: usize| Place::new(path, first + i as u64);
+        let asked: Vec<Asked> = lines
+            .par_iter()
+            .enumerate()
+            .map(|(i, line)| Asked::of(line, place(i), self.wanted))
+            .collect();
+        let answered: Vec<Vec<Taken>> = self.pool.install(|| {
+            asked
+                .par_iter()
+                .map(|asked| {
+                    let own = asked.shorts.iter();
+                    own.map(|short| self.answer(asked, short, watch))
+                        .collect::<Result<Vec<_>, CurateError>>()
+                })
+                .collect::<Result<Vec<_>, CurateError>>()
+        })?;
+        let name = path.display().to_string();
+        for (i, ((line, asked), answers)) in lines.iter().zip(&asked).zip(answered).enumerate() {
+            self.done.lines += 1;
+            let mut edited = Edited::of(line);
+            for (short, answer) in asked.shorts.iter().zip(&answers) {
+                let (outcome, after) = match answer {
+                    None => {
+                        self.done.out_of_budget |= !self.wanted.finish;
+                        ("out_of_budget", None)
+                    }
+                    Some(Err(outcome)) => (*outcome, None),
+                    Some(Ok(after)) => match edited.replace(short, after) {
+                        true => ("rewritten", Some(after.as_str())),
+                        false => ("not_strict_json", None),
+                    },
+                };
+                *self.done.answers.entry(outcome).or_default() += 1;
+                self.enter(&Entry {
+                    file: &name,
+                    line: first + i as u64,
+                    turn: short.turn,
+                    outcome,
+                    before: &short.answer,
+                    after,
+                })?;
+            }
+            for &kept in &asked.kept {
+                *self.done.answers.entry(kept).or_default() += 1;
+            }
+            match edited.finish(self.author.name()) {
+                None => self.samples.line(line)?,
+                Some(changed) => {
+                    self.done.changed += 1;
+                    self.samples.line(changed.as_bytes())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, entry: &Entry<'_>) -> Result<(), CurateError> {
+        let io = || CurateError::io("write", &self.ledger_path);
+        let text = serde_json::to_string(entry).map_err(|error| io()(error.into()))?;
+        writeln!(self.ledger, "{text}").map_err(io())
+    }
+
+    /// What becomes of a short answer: a longer one, why it stays, or `None` if the budget is used up.
+    fn answer(
+        &self,
+        asked: &Asked,
+        short: &Short,
+        watch: &Watch<'_>,
+    ) -> Result<Taken, CurateError> {
+        let picture = match (&self.pictures, &asked.sample) {
+            (Some(pictures), Some(sample)) => match pictures.find(sample) {
+                Err(_) => return Ok(Some(Err("missing_image"))),
+                Ok(None) => None,
+                Ok(Some(path)) => {
+                    let bytes = std::fs::read(&path);
+                    Some(bytes.map_err(CurateError::io("read the picture", &path))?)
+                }
+            },
+            _ => None,
+        };
+        let text = short.request(picture.is_some());
+        let key = Key::of(self.author.name(), &text, picture.as_deref(), self.wanted);
+        let said = match self.journal.get(&key) {
+            Some(said) => said,
+            None => {
+                if (watch.cancelled)() {
+                    return Err(CurateError::Interrupted);
+                }
+                if !self.journal.reserve(self.wanted) {
+                    return Ok(None);
+                }
+                let request = ChatRequest {
+                    system: Some(line::SYSTEM),
+                    picture: picture.as_deref(),
+                    text: &text,
+                    max_tokens: self.wanted.max_tokens,
+                };
+                match self.author.ask(&request) {
+                    Ok(said) => {
+                        self.refusals.store(0, Ordering::Relaxed);
+                        self.journal.put(key, &said)?;
+                        said.into()
+                    }
+                    Err(error) => {
+                        self.journal.release();
+                        return self.refused(error).map(|why| Some(Err(why)));
+                    }
+                }
+            }
+        };
+        Ok(Some(short.check(&said)))
+    }
+
+    /// A picture or question that the server refuses is a matter of one sample; all else ends the run.
+    fn refused(&self, error: EndpointError) -> Result<&'static str, CurateError> {
+        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        match &error {
+            EndpointError::Picture => Ok("picture_format"),
+            EndpointError::Status {
+                status: 400 | 413 | 415 | 422,
+                ..
+            } if refusals < MAX_REFUSALS => Ok("refused"),
+            EndpointError::Protocol { .. } if refusals < MAX_REFUSALS => Ok("no_answer"),
+            _ => Err(CurateError::Author {
+                source: Box::new(error),
+            }),
+        }
+    }
+
+    fn finish(mut self) -> Result<Rewritten, CurateError> {
+        let io = || CurateError::io("write", &self.ledger_path);
+        self.ledger.flush().map_err(io())?;
+        self.samples.finish()?;
+        (self.done.requests, self.done.tokens) = self.journal.spent();
+        Ok(self.done)
+    }
+}

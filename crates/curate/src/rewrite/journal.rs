@@ -1,0 +1,219 @@
+//! What the model said, under the hash of what it was asked.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use opabinia_endpoint::ChatAnswer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Rewrite;
+use crate::error::CurateError;
+use crate::lines::Lines;
+use crate::table::hex;
+
+/// Hash of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(String);
+
+impl Key {
+    /// Of everything that an answer depends on.
+    pub fn of(model: &str, text: &str, picture: Option<&[u8]>, wanted: &Rewrite) -> Self {
+        let mut hash = Sha256::new();
+        let parts = [
+            model.as_bytes(),
+            text.as_bytes(),
+            picture.unwrap_or_default(),
+        ];
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update([u8::from(picture.is_some())]);
+        hash.update((wanted.max_tokens as u64).to_le_bytes());
+        Self(hex(&hash.finalize()))
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Said {
+    /// The words.
+    pub text: String,
+    /// Whether the limit of tokens ended it.
+    pub cut: bool,
+    /// Tokens of question and answer.
+    pub tokens: u64,
+}
+
+impl From<ChatAnswer> for Said {
+    fn from(answer: ChatAnswer) -> Self {
+        let tokens = [answer.prompt_tokens, answer.completion_tokens];
+        Self {
+            cut: answer.finish_reason.as_deref() == Some("length"),
+            tokens: tokens.into_iter().flatten().sum(),
+            text: answer.text,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key: String,
+    #[serde(flatten)]
+    said: Said,
+}
+
+/// The journal; answers are on disk before anything is made of them.
+pub(super) struct Journal {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    file: File,
+    said: HashMap<Key, Said>,
+    requests: u64,
+    tokens: u64,
+    /// Requests under way.
+    under_way: u64,
+}
+
+impl Journal {
+    /// Opens a journal, with what is in it. A last line that a kill left half is cut off.
+    pub fn open(path: &Path) -> Result<Self, CurateError> {
+        let io = || CurateError::io("read the journal", path);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).append(true).create(true);
+        let file = options.open(path).map_err(io())?;
+        let mut state = State {
+            said: HashMap::new(),
+            requests: 0,
+            tokens: 0,
+            under_way: 0,
+            file,
+        };
+        let mut whole = 0;
+        let mut lines = Lines::new(BufReader::new(File::open(path).map_err(io())?));
+        while let Some(line) = lines.next_line().map_err(io())? {
+            let Ok(entry) = serde_json::from_slice::<Entry>(line.text) else {
+                break;
+            };
+            whole += line.text.len() as u64 + 1;
+            state.requests += 1;
+            state.tokens += entry.said.tokens;
+            state.said.insert(Key(entry.key), entry.said);
+        }
+        let there = state.file.metadata().map_err(io())?.len();
+        if whole < there {
+            state.file.set_len(whole).map_err(io())?;
+        } else if whole > there {
+            // Whole but for its line break.
+            state.file.write_all(b"\n").map_err(io())?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was said to a question.
+    pub fn get(&self, key: &Key) -> Option<Said> {
+        self.state().said.get(key).cloned()
+    }
+
+    /// Whether the budget allows one more request, which then counts as under way. Tokens of requests
+    /// under way are not known yet, so the last ones may go over that limit.
+    pub fn reserve(&self, wanted: &Rewrite) -> bool {
+        let mut state = self.state();
+        let requests = state.requests + state.under_way;
+        let allowed = wanted.budget_requests.is_none_or(|most| requests < most)
+            && wanted.budget_tokens.is_none_or(|most| state.tokens < most);
+        state.under_way += u64::from(allowed);
+        allowed
+    }
+
+    /// A request came to nothing.
+    pub fn release(&self) {
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+    }
+
+    /// Writes an answer down.
+    pub fn put(&self, key: Key, answer: &ChatAnswer) -> Result<(), CurateError> {
+        let io = || CurateError::io("write the journal", &self.path);
+        let said = Said::from(answer.clone());
+        let entry = Entry {
+            key: key.0.clone(),
+            said: said.clone(),
+        };
+        let text = serde_json::to_string(&entry).map_err(|error| io()(error.into()))?;
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        state.requests += 1;
+        state.tokens += said.tokens;
+        let written = state.file.write_all(format!("{text}\n").as_bytes());
+        written.map_err(io())?;
+        state.said.insert(key, said);
+        Ok(())
+    }
+
+    /// Requests and tokens of all runs.
+    pub fn spent(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.requests, state.tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(text: &str) -> ChatAnswer {
+        ChatAnswer {
+            text: text.to_owned(),
+            finish_reason: None,
+            prompt_tokens: Some(3),
+            completion_tokens: Some(4),
+            attempts: 1,
+        }
+    }
+
+    #[test]
+    fn what_a_kill_leaves_half_is_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let wanted = Rewrite {
+            budget_requests: Some(2),
+            ..Rewrite::default()
+        };
+        let key = |text: &str| Key::of("m", text, None, &wanted);
+        let journal = Journal::open(&path).unwrap();
+        for text in ["a", "b"] {
+            assert!(journal.reserve(&wanted));
+            journal.put(key(text), &answer(text)).unwrap();
+        }
+        assert!(!journal.reserve(&wanted));
+        assert_eq!(journal.spent(), (2, 14));
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [1, 10] {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let journal = Journal::open(&path).unwrap();
+            assert_eq!(journal.get(&key("a")).unwrap().text, "a");
+            assert_eq!(journal.get(&key("b")).is_some(), cut == 1);
+            if cut > 1 {
+                journal.put(key("b"), &answer("b")).unwrap();
+            }
+            drop(journal);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+        assert_ne!(key("a"), Key::of("m", "a", Some(b""), &wanted));
+    }
+}
