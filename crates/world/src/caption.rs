@@ -49,13 +49,13 @@ pub fn caption(truth: &Truth, random: &mut ChaCha8Rng) -> String {
 /// What asks for [`measured`].
 const MEASURES: [&str; 4] = [
     "List the objects with their positions.",
-    "Where is each object? Say across, down and depth.",
+    "Where is each object? Say across, down and order.",
     "Measure the picture.",
     "List every object with its coordinates.",
 ];
 
 /// How [`measured`] begins.
-pub const MEASURED: &str = "Across, down, depth: ";
+pub const MEASURED: &str = "Across, down, order from the camera: ";
 
 /// A request for a caption, and the caption. Measures have a request of their own, so that nobody
 /// has to guess what is wanted.
@@ -71,45 +71,54 @@ pub fn exchange(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
 
 /// Every object of a scene from left to right with all its attributes and its place in numbers: the
 /// middle of what is visible of it in hundredths of the picture from the left and from the top, and
-/// its depth from the camera in units of the world.
+/// how many are not farther from the camera, itself included. (Metres cannot be seen: nobody knows
+/// how long the lens is.)
 pub fn measured(scene: &Scene) -> String {
-    let all = [
-        Attribute::Size,
-        Attribute::Colour,
-        Attribute::Material,
-        Attribute::Shape,
-    ];
+    let all = everything(scene);
+    let order = |object: &Object| {
+        let nearer = scene
+            .objects
+            .iter()
+            .filter(|other| other.depth <= object.depth);
+        nearer.count()
+    };
     let hundredths = |sum: f64, side: u32| 50.0 * sum / f64::from(side.max(1));
     let items: Vec<String> = from_left(scene)
         .into_iter()
         .map(|object| {
             let seen = &object.box2d;
             format!(
-                "{} ({:02.0}, {:02.0}, {:.1})",
-                Description::of(object, &all).singular(),
+                "{} ({:02.0}, {:02.0}, {})",
+                Description::of(object, all).singular(),
                 hundredths(seen.left + seen.right, scene.width).min(99.0),
                 hundredths(seen.top + seen.bottom, scene.height).min(99.0),
-                object.depth
+                order(object)
             )
         })
         .collect();
     format!("{MEASURED}{}.", items.join(", "))
 }
 
-/// Every object of a scene from left to right with all its attributes and its place, as a list.
-pub fn dense(scene: &Scene) -> String {
-    let all = [
+/// All attributes that the picture shows.
+fn everything(scene: &Scene) -> &'static [Attribute] {
+    const ALL: [Attribute; 4] = [
         Attribute::Size,
         Attribute::Colour,
         Attribute::Material,
         Attribute::Shape,
     ];
+    if scene.shows_sizes() { &ALL } else { &ALL[1..] }
+}
+
+/// Every object of a scene from left to right with all its attributes and its place, as a list.
+pub fn dense(scene: &Scene) -> String {
+    let all = everything(scene);
     let items: Vec<String> = from_left(scene)
         .into_iter()
         .map(|object| {
             format!(
                 "{} ({})",
-                Description::of(object, &all).singular(),
+                Description::of(object, all).singular(),
                 place(scene, object)
             )
         })
@@ -161,7 +170,7 @@ fn grouped(scene: &Scene, random: &mut ChaCha8Rng) -> String {
 
 /// Every object with its place: *A large red ball is on the left, a blue cube …*
 fn placed(scene: &Scene, random: &mut ChaCha8Rng) -> String {
-    let said: &[Attribute] = if random.random_bool(0.5) {
+    let said: &[Attribute] = if random.random_bool(0.5) && scene.shows_sizes() {
         &[Attribute::Size, Attribute::Colour, Attribute::Shape]
     } else {
         &[Attribute::Colour, Attribute::Shape]
@@ -445,8 +454,8 @@ mod tests {
         let said = measured(&scene);
         assert_eq!(
             said,
-            "Across, down, depth: small red rubber ball (11, 43, 3.0), small blue rubber cube \
-             (89, 43, 3.0)."
+            "Across, down, order from the camera: red rubber ball (11, 43, 2), blue rubber cube \
+             (89, 43, 2)."
         );
         for seed in 0..20 {
             let truth = Truth::Scene(scene.clone());

@@ -237,24 +237,26 @@ impl Map {
         let owners = Owners::of(&picture.mask, picture.pixels.size());
         for (cell, owner) in owners.cells() {
             if let Some(object) = scene.objects.get(owner) {
-                self.object(cell, object, scene.close_up);
+                self.object(cell, object, scene);
             }
         }
         for (cell, owner) in owners.middles() {
             if let Some(object) = scene.objects.get(owner) {
-                self.object(cell, object, scene.close_up);
+                self.object(cell, object, scene);
                 self.set(Plane::Middle, cell, 1);
             }
         }
     }
 
-    /// A close-up tells neither size nor distance.
-    fn object(&mut self, cell: usize, object: &Object, close_up: bool) {
+    /// A close-up tells no distance, and not every picture tells sizes.
+    fn object(&mut self, cell: usize, object: &Object, scene: &Scene) {
         self.set(Plane::Kind, cell, 1 + object.shape as usize);
         self.set(Plane::Colour, cell, object.colour as usize);
         self.set(Plane::Material, cell, object.material as usize);
-        if !close_up {
+        if scene.shows_sizes() {
             self.set(Plane::Size, cell, object.size as usize);
+        }
+        if !scene.close_up {
             self.set(Plane::Depth, cell, depth_step(object.depth));
         }
     }

@@ -5,6 +5,7 @@
 //! and objects hide one another, but never so much that nobody could tell what is behind.
 
 use std::f64::consts::{FRAC_PI_2, PI};
+use std::ops::Range;
 
 use opabinia_image::RgbImage;
 use rand::Rng;
@@ -12,7 +13,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::render::ground::{Ground, Pattern};
-use crate::render::layer::{DepthBuffer, Layer, boxes};
+use crate::render::layer::{DepthBuffer, Layer, PixelBox, boxes};
 use crate::render::light::{Light, Rgb, Surface, from_srgb};
 use crate::render::paint::{Piece, Stage};
 use crate::render::solid::Solid;
@@ -29,7 +30,11 @@ const MARGIN: f64 = 2.0;
 /// Objects stand at least this far from each other, in metres.
 const GAP: f64 = 0.06;
 /// Width of a close-up in widths of its object.
-const CLOSE_UP: std::ops::Range<f64> = 1.2..2.2;
+const CLOSE_UP: Range<f64> = 1.2..2.2;
+/// Width of a scene in widths of all its objects together, if the picture is that wide. A scene is
+/// framed like a photograph: where objects are a thing in one picture element out of thirty, a model
+/// learns for very long that pictures are of floors.
+const FRAMED: Range<f64> = 1.15..1.7;
 /// The farthest that an object may stand, in metres.
 const FARTHEST: f64 = 5.6;
 /// Places tried for an object before it is left out.
@@ -48,52 +53,48 @@ struct Kind {
 
 /// Draws a scene: pixels, mask (index of the object plus one) and truth.
 pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
+    let cast = draw_cast(rng);
+    draw_all(rng, side, cast, false)
+}
+
+/// Draws one object that fills most of the picture: where an encoder begins to learn.
+pub(crate) fn draw_close_up(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
+    let cast = vec![draw_kind(rng)];
+    draw_all(rng, side, cast, true)
+}
+
+fn draw_all(
+    rng: &mut ChaCha8Rng,
+    side: u32,
+    cast: Vec<Kind>,
+    close_up: bool,
+) -> (RgbImage, Vec<u8>, Truth) {
     let camera = draw_camera(rng, side);
     let mut arrangement = Arrangement::new(side);
-    for kind in draw_cast(rng) {
-        if let Some((object, layer)) = place(
-            rng,
-            &camera,
-            side,
-            kind,
-            &arrangement.objects,
-            &arrangement.seen,
-        ) {
+    for kind in cast {
+        let (objects, seen) = (&arrangement.objects, &arrangement.seen);
+        if let Some((object, layer)) = place(rng, &camera, side, kind, objects, seen) {
             arrangement.add(rng, object, &layer);
         }
     }
-    arrangement.paint(rng, camera, side, false)
+    let width = if close_up { CLOSE_UP } else { FRAMED };
+    let (arrangement, camera) = arrangement.framed(rng, camera, side, width);
+    arrangement.paint(rng, camera, side, close_up)
 }
 
-/// Draws one object through a long lens, so that it fills most of the picture: where an encoder begins
-/// to learn, since a whole scene shows it a thing in one picture element out of thirty.
-pub(crate) fn draw_close_up(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
-    let mut arrangement = Arrangement::new(side);
-    let mut camera = draw_camera(rng, side);
-    let kind = draw_kind(rng);
-    if let Some((object, layer)) = place(rng, &camera, side, kind, &[], &arrangement.seen) {
-        let closer = closer(rng, &camera, &layer, side);
-        let margin = MARGIN * f64::from(side) / REFERENCE_SIDE;
-        let bounding = (object.centre, object.extent, object.yaw);
-        let near = Layer::cast(&closer, &solid_of(&object), bounding, side, margin);
-        let (layer, camera_of_layer) = near.map_or((layer, camera), |layer| (layer, closer));
-        camera = camera_of_layer;
-        let object = Object {
-            covered: layer.covered,
-            ..object
-        };
-        arrangement.add(rng, object, &layer);
-    }
-    arrangement.paint(rng, camera, side, true)
-}
-
-/// The same camera with a lens whose picture is a square around what a layer covers.
-fn closer(rng: &mut ChaCha8Rng, camera: &Camera, layer: &Layer, side: u32) -> Camera {
-    let bounds = &layer.bounds;
+/// The same camera with a lens whose picture is a square around a part of its own, so many times as
+/// wide as that.
+fn closer(
+    rng: &mut ChaCha8Rng,
+    camera: &Camera,
+    bounds: PixelBox,
+    side: u32,
+    times: Range<f64>,
+) -> Camera {
     let [left, top, right, bottom] =
         [bounds.left, bounds.top, bounds.right, bounds.bottom].map(f64::from);
     let whole = f64::from(side);
-    let width = ((right - left).max(bottom - top) * rng.random_range(CLOSE_UP)).min(whole);
+    let width = ((right - left).max(bottom - top) * rng.random_range(times)).min(whole);
     let mut origin = |low: f64, high: f64| {
         let place = high - width + rng.random_range(0.1..0.9) * (width - (high - low));
         place.clamp(0.0, whole - width)
@@ -131,6 +132,38 @@ impl Arrangement {
             bounds: layer.bounds,
         });
         self.objects.push(object);
+    }
+
+    /// The same objects through a longer lens, which fills the picture with them; as they are if
+    /// one of them would come too near an edge.
+    fn framed(
+        mut self,
+        rng: &mut ChaCha8Rng,
+        camera: Camera,
+        side: u32,
+        times: Range<f64>,
+    ) -> (Self, Camera) {
+        let bounds = self.pieces.iter().map(|piece| piece.bounds);
+        let Some(bounds) = bounds.reduce(PixelBox::union) else {
+            return (self, camera);
+        };
+        let closer = closer(rng, &camera, bounds, side, times);
+        let margin = MARGIN * f64::from(side) / REFERENCE_SIDE;
+        let layers = self.objects.iter().map(|object| {
+            let bounding = (object.centre, object.extent, object.yaw);
+            Layer::cast(&closer, &solid_of(object), bounding, side, margin)
+        });
+        let Some(layers) = layers.collect::<Option<Vec<Layer>>>() else {
+            return (self, camera);
+        };
+        self.seen = DepthBuffer::new(side);
+        let things = self.objects.iter_mut().zip(&mut self.pieces);
+        for ((object, piece), layer) in things.zip(&layers) {
+            self.seen.add(layer);
+            object.covered = layer.covered;
+            piece.bounds = layer.bounds;
+        }
+        (self, closer)
     }
 
     fn paint(
@@ -174,10 +207,10 @@ impl Arrangement {
 fn draw_camera(rng: &mut ChaCha8Rng, side: u32) -> Camera {
     let middle = f64::from(side) / 2.0;
     Camera {
-        focal: f64::from(side) * rng.random_range(1.0..1.2),
+        focal: f64::from(side) * rng.random_range(1.4..1.8),
         centre: [middle, middle],
         height: rng.random_range(1.5..2.2),
-        pitch: rng.random_range(0.33..0.48),
+        pitch: rng.random_range(0.36..0.50),
     }
 }
 

@@ -205,6 +205,16 @@ pub struct Scene {
     pub close_up: bool,
 }
 
+impl Scene {
+    /// Whether the picture tells which objects are small and which are large: it shows both, and
+    /// through a long lens nothing else tells them apart.
+    #[must_use]
+    pub fn shows_sizes(&self) -> bool {
+        let sizes = |wanted| self.objects.iter().any(|object| object.size == wanted);
+        !self.close_up && sizes(Size::Small) && sizes(Size::Large)
+    }
+}
+
 /// A rendered document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Document {

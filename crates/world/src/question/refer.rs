@@ -58,9 +58,9 @@ const NAMES: [(&[Attribute], u32); 8] = [
     ),
 ];
 
-/// Whether a picture shows these attributes: a close-up shows no sizes.
+/// Whether a picture shows these attributes: not every picture shows sizes.
 pub fn shown(scene: &Scene, attributes: &[Attribute]) -> bool {
-    !(scene.close_up && attributes.contains(&Attribute::Size))
+    scene.shows_sizes() || !attributes.contains(&Attribute::Size)
 }
 
 impl Description {

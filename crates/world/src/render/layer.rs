@@ -19,6 +19,16 @@ impl PixelBox {
         x + 1 >= self.left && x <= self.right && y + 1 >= self.top && y <= self.bottom
     }
 
+    /// The smallest box around both.
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            left: self.left.min(other.left),
+            top: self.top.min(other.top),
+            right: self.right.max(other.right),
+            bottom: self.bottom.max(other.bottom),
+        }
+    }
+
     fn width(&self) -> usize {
         (self.right - self.left) as usize
     }
