@@ -100,7 +100,7 @@ pub fn measured(scene: &Scene) -> String {
 }
 
 /// All attributes that the picture shows.
-fn everything(scene: &Scene) -> &'static [Attribute] {
+pub fn everything(scene: &Scene) -> &'static [Attribute] {
     const ALL: [Attribute; 4] = [
         Attribute::Size,
         Attribute::Colour,
@@ -476,13 +476,13 @@ mod tests {
         ]);
         assert_eq!(
             dense(&scene),
-            "From left to right: small red rubber ball (on the left), small blue rubber cube \
+            "From left to right: red rubber ball (on the left), blue rubber cube \
              (on the right)."
         );
         scene.objects[0].depth = 6.0;
         assert_eq!(
             dense(&scene),
-            "From left to right: small red rubber ball (on the left near the camera), small blue \
+            "From left to right: red rubber ball (on the left near the camera), blue \
              rubber cube (on the right far away)."
         );
     }

@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::picture::{PictureOptions, Subject, draw};
-    use crate::question::refer::{Attribute, Description};
+    use crate::question::refer::Description;
     use crate::stream::stream;
 
     fn samples(count: usize) -> Vec<Sample> {
@@ -329,14 +329,8 @@ mod tests {
             let Truth::Scene(scene) = &truth else {
                 panic!("asked for scenes")
             };
-            let said = [
-                Attribute::Size,
-                Attribute::Colour,
-                Attribute::Material,
-                Attribute::Shape,
-            ];
             for object in &scene.objects {
-                let name = Description::of(object, &said).singular();
+                let name = Description::of(object, caption::everything(scene)).singular();
                 assert!(first.contains(&name), "{name} in {first}");
             }
             let measured = first.contains(caption::MEASURED);
