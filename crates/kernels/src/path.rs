@@ -157,7 +157,7 @@ pub enum PathError {
     #[error(
         "OPABINIA_CPU is `{key}`, which this processor cannot run; it has {available}",
         key = .0.key(),
-        available = keys(|path| path.is_available())
+        available = keys(Path::is_available)
     )]
     Unavailable(Path),
 }

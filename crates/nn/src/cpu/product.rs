@@ -125,7 +125,7 @@ impl Stored for bf16 {
         Rows::Bf16(weight)
     }
     fn widened(weight: &[Self]) -> Cow<'_, [f32]> {
-        widened(weight, |from, to| from.convert_to_f32_slice(to)).into()
+        widened(weight, HalfFloatSliceExt::convert_to_f32_slice).into()
     }
 }
 
@@ -145,7 +145,7 @@ impl Stored for f16 {
         Rows::F16(weight)
     }
     fn widened(weight: &[Self]) -> Cow<'_, [f32]> {
-        widened(weight, |from, to| from.convert_to_f32_slice(to)).into()
+        widened(weight, HalfFloatSliceExt::convert_to_f32_slice).into()
     }
 }
 
