@@ -89,7 +89,8 @@ impl PartText {
             passed_over: 0,
         };
         if last < text.bytes.len() {
-            text.finish_line(reader.into_inner(), last + limit)?;
+            // A line break is no part of the line.
+            text.finish_line(reader.into_inner(), last + limit + b"\r\n".len())?;
         }
         Ok(text)
     }
@@ -277,6 +278,15 @@ mod tests {
             assert_eq!((lines[1].0, lines[1].1.len()), (3, 0));
             assert!(lines[1].2 >= 100_000);
             assert_eq!(lines[2], (100_005, b"cd".to_vec(), 2));
+        }
+    }
+
+    /// Also where a part ends in the middle of the line break.
+    #[test]
+    fn a_line_as_long_as_allowed_is_kept() {
+        for part_bytes in 1..8 {
+            let lines = all(b"\n\n\n\ra\r\n", part_bytes, 2);
+            assert_eq!(lines[3], (3, b"\ra".to_vec(), 2));
         }
     }
 

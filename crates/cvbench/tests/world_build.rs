@@ -16,7 +16,7 @@ use opabinia_world::make::{MakeOptions, make};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const PICTURES: usize = 60;
+const PICTURES: usize = 120;
 
 /// A world of scenes of 128 × 128 pixels.
 fn world() -> TempDir {

@@ -294,7 +294,10 @@ fn unknown_names_are_refused_with_the_nearest() {
         "{error}"
     );
     assert!(error.contains("did you mean `weight_decay`?"), "{error}");
-    assert!(error.contains("allowed: lr, betas, eps"), "{error}");
+    assert!(
+        error.contains("allowed: lr, matrices, betas, eps"),
+        "{error}"
+    );
     let error = refused("\"instruct\"", "\"instruction\"");
     assert!(error.starts_with("r.toml:2:"), "{error}");
     assert!(error.contains("did you mean `instruct`?"), "{error}");
