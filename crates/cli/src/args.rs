@@ -192,7 +192,8 @@ impl ImageArgs {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+/// A number of 1 or more.
+pub fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".into()),
         Ok(n) => Ok(n),

@@ -39,13 +39,13 @@ pub struct Probe {
     )]
     coco: Option<PathBuf>,
     /// The folder of their pictures.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "coco")]
     coco_pictures: Option<PathBuf>,
     /// Annotations to test on; without them `--coco` is divided by the seed.
     #[arg(long, value_name = "FILE", requires_all = ["coco", "coco_test_pictures"])]
     coco_test: Option<PathBuf>,
     /// The folder of their pictures.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "coco_test")]
     coco_test_pictures: Option<PathBuf>,
     /// A small world (`opabinia world make`): which shapes, colours and materials are in a scene.
     #[arg(long, value_name = "FOLDER", group = "pictures")]

@@ -385,12 +385,14 @@ fn other_formats_are_read_directly() {
         format!("{}\n{}\n", records[0], records[1]),
     )
     .unwrap();
-    let shown = opabinia(&["data", "show", &at("chat.jsonl"), "--line", "2"]).quiet();
-    assert!(
-        shown.stdout.contains("human: Was it?"),
-        "{}",
-        shown.everything()
-    );
+    for name in ["chat.jsonl", "chat.json"] {
+        let shown = opabinia(&["data", "show", &at(name), "--line", "2"]).quiet();
+        assert!(
+            shown.stdout.contains("human: Was it?"),
+            "{}",
+            shown.everything()
+        );
+    }
     let run = opabinia(&[
         "data",
         "balance",

@@ -163,8 +163,9 @@ pub fn rewrite(
         return Ok(done);
     }
     write_json(&partial.join("summary.json"), &done)?;
-    std::fs::remove_file(&mark).map_err(CurateError::io("finish", &partial))?;
+    // The name first: what a kill leaves between the two is whole.
     std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
+    std::fs::remove_file(out.join(MARK)).map_err(CurateError::io("finish", out))?;
     Ok(done)
 }
 
@@ -331,8 +332,17 @@ impl<'a> Work<'a> {
                     after,
                 })?;
             }
-            for &kept in &asked.kept {
-                *self.done.answers.entry(kept).or_default() += 1;
+            for kept in &asked.kept {
+                let outcome = "asked_for";
+                *self.done.answers.entry(outcome).or_default() += 1;
+                self.enter(&Entry {
+                    file: &name,
+                    line: first + i as u64,
+                    turn: kept.turn,
+                    outcome,
+                    before: &kept.answer,
+                    after: None,
+                })?;
             }
             match edited.finish(self.author.name()) {
                 None => self.samples.line(line)?,

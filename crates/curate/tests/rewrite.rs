@@ -209,7 +209,9 @@ fn short_answers_become_sentences_and_all_else_stays() {
         assert_eq!(serde_json::from_str::<Value>(after).unwrap(), expected);
     }
     let ledger = std::fs::read_to_string(out.join("ledger.jsonl")).unwrap();
-    assert_eq!(ledger.lines().count(), 5);
+    // Every short answer, also the one whose question asks for it.
+    assert_eq!(ledger.lines().count(), 6);
+    assert_eq!(ledger.matches("\"outcome\":\"asked_for\"").count(), 1);
     let first: Value = serde_json::from_str(ledger.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&first["line"], &first["turn"], &first["before"]),

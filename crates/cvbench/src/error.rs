@@ -167,6 +167,12 @@ pub enum CvBenchError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A run of other benchmarks.
+    #[error("the run `{}` was asked no CV-Bench", path.display())]
+    NoBench {
+        /// The run's folder.
+        path: PathBuf,
+    },
     /// A line of answers cannot be used.
     #[error("line {line} of {}: {problem}", path.display())]
     Answer {

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 use opabinia_eval::scorer::{Aggregate, Gold, Judged, Judgement, Metric, Protocol, Scorer};
-use opabinia_eval::{EvalError, Z, current_records, wilson};
+use opabinia_eval::{EvalError, Record, SetDescription, Z, current_records, wilson};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -122,22 +122,32 @@ pub fn read_run(
     options: ScoreOptions,
 ) -> Result<Vec<Answer>, CvBenchError> {
     let (description, records) = current_records(folder)?;
-    let left = description.wanted().saturating_sub(records.len());
+    let ours: Vec<&SetDescription> = description
+        .sets
+        .iter()
+        .filter(|set| set.rules.aggregate == Aggregate::CvBench || set.benchmark.is_none())
+        .collect();
+    if ours.is_empty() {
+        return Err(CvBenchError::NoBench {
+            path: folder.to_owned(),
+        });
+    }
+    let records: Vec<&Record> = records
+        .iter()
+        .filter(|record| ours.iter().any(|set| set.benchmark == record.benchmark))
+        .collect();
+    let wanted = ours.iter().flat_map(|set| set.ways.values());
+    let wanted: usize = wanted.map(|way| way.wanted.len()).sum();
+    let left = wanted.saturating_sub(records.len());
     if left > 0 && !options.partial {
         return Err(CvBenchError::Run(EvalError::Unfinished {
             path: folder.to_owned(),
             left,
         }));
     }
-    let is_ours = |name: &Option<String>| {
-        let mut sets = description.sets.iter();
-        sets.any(|set| set.benchmark == *name && set.rules.aggregate == Aggregate::CvBench)
-    };
-    let any = records.iter().any(|record| is_ours(&record.benchmark));
-    let ours = records
+    let values = records
         .iter()
-        .filter(|record| !any || is_ours(&record.benchmark));
-    let values = ours.map(|record| serde_json::to_value(record).map_err(|error| error.to_string()));
+        .map(|record| serde_json::to_value(record).map_err(|error| error.to_string()));
     read_lines(folder, (1..).zip(values), questions, options)
 }
 

@@ -63,7 +63,7 @@ impl Target {
             }
         }
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
+        name.push(".part");
         let part = PathBuf::from(name);
         if part.exists() {
             fs::remove_dir_all(&part).map_err(CvBenchError::write(&part))?;

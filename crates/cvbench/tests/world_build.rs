@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use opabinia_cvbench::source::{Corpus, Family, Part, SourceSpec};
+use opabinia_cvbench::source::{Corpus, Family, Instance, Part, SourceSpec};
 use opabinia_cvbench::{
     Built, CvBenchError, Fate, Published, Question, Rules, Task, build, summarise,
 };
@@ -266,7 +266,7 @@ fn the_catalogue_asks_what_was_built() {
     }
 }
 
-/// A question's answer is true of the world: the nearer of two is nearer in the annotations.
+/// Every answer is true of the annotations: counts, sides, and which of two is nearer.
 #[test]
 fn answers_are_true_of_the_world() {
     let world = world();
@@ -282,6 +282,11 @@ fn answers_are_true_of_the_world() {
             .unwrap();
         let gold = question.gold();
         let right = gold.right_text().unwrap();
+        let at = |corners: &Vec<f64>| {
+            let mut all = picture.instances.iter();
+            all.find(|one| one.place.unwrap().corners().to_vec() == *corners)
+                .unwrap()
+        };
         match question.task {
             Task::Count => {
                 let shown: usize = right.parse().unwrap();
@@ -295,15 +300,8 @@ fn answers_are_true_of_the_world() {
             }
             Task::Depth => {
                 let boxes = question.bbox.as_ref().unwrap();
-                let at = |corners: &Vec<f64>| {
-                    let mut all = picture.instances.iter();
-                    all.find(|one| one.place.unwrap().corners().to_vec() == *corners)
-                        .unwrap()
-                };
                 let (red, blue) = (at(&boxes[0]), at(&boxes[1]));
-                let distance = |one: &opabinia_cvbench::source::Instance| {
-                    one.solid.unwrap().range_from(&[[0.0; 3]])[0]
-                };
+                let distance = |one: &Instance| one.solid.unwrap().range_from(&[[0.0; 3]])[0];
                 let nearer = if distance(red) < distance(blue) {
                     red
                 } else {
@@ -311,8 +309,39 @@ fn answers_are_true_of_the_world() {
                 };
                 assert_eq!(right, nearer.class, "{question:?}");
             }
-            Task::Relation | Task::Distance => {
-                assert!(question.choices.contains(&right.to_owned()));
+            Task::Distance => {
+                let boxes = question.bbox.as_ref().unwrap();
+                let [anchor, one, other] = [0, 1, 2].map(|i| at(&boxes[i]));
+                let from = anchor.solid.unwrap();
+                let distance = |to: &Instance| to.solid.unwrap().range_from(from.corners())[0];
+                let nearer = if distance(one) < distance(other) {
+                    one
+                } else {
+                    other
+                };
+                assert_eq!(right, nearer.class, "{question:?}");
+            }
+            Task::Relation => {
+                let (_, asked) = question.question.split_once("where is the ").unwrap();
+                let (first, second) = asked.split_once(" located with respect to the ").unwrap();
+                let of = |text: &str| {
+                    let class = text.split([' ', '?']).next().unwrap().to_owned();
+                    let all = picture.instances.iter();
+                    all.filter(move |one| one.class == class)
+                };
+                // Of several of a class one has a red box, which only the picture shows.
+                let mut pairs = of(first).flat_map(|a| of(second).map(move |b| (a, b)));
+                let lies = |(a, b): (&Instance, &Instance)| {
+                    let (a, b) = (a.place.unwrap(), b.place.unwrap());
+                    match right {
+                        "left" => a.right <= b.left,
+                        "right" => b.right <= a.left,
+                        "above" => a.bottom <= b.top,
+                        "below" => b.bottom <= a.top,
+                        _ => false,
+                    }
+                };
+                assert!(pairs.any(lies), "{question:?}");
             }
         }
     }

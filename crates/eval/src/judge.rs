@@ -1,6 +1,6 @@
 //! Grades by a model: MM-Vet, and answers that no rule can compare (Cambrian-1, table 24).
 //!
-//! [`Judge`] asks a served model, or a local one, for a grade. A call that fails is [`Grading::Failed`],
+//! [`Judge`] asks a served model for a grade. A call that fails is [`Grading::Failed`],
 //! never a zero.
 
 use opabinia_endpoint::{ChatRequest, Endpoint, EndpointError};
@@ -16,7 +16,7 @@ const UNCLEAR_RETRIES: u32 = 2;
 /// How much of an unclear reply is shown, in characters.
 const SHOWN: usize = 80;
 
-/// Somebody who answers a text: an endpoint, or a local model.
+/// Somebody who answers a text: an endpoint, or what a library's user puts there.
 pub trait Ask {
     /// The answer to a text.
     ///

@@ -13,7 +13,7 @@ use crate::scorer::{Grade, Judgement};
 pub struct JudgeModel(Arc<dyn Ask + Send + Sync>);
 
 impl JudgeModel {
-    /// Takes an endpoint, or a local model.
+    /// Takes an endpoint, or another [`Ask`].
     pub fn new(model: impl Ask + Send + Sync + 'static) -> Self {
         Self(Arc::new(model))
     }

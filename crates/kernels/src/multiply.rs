@@ -106,7 +106,7 @@ pub fn multiply_with(x: &[f32], m: usize, weights: Weights<'_>, options: Options
     if k == 0 {
         return empty_sums(m, n, options);
     }
-    let mut y = Vec::with_capacity(m * n);
+    let mut y = vec![0f32; m * n];
     let target = Target {
         first: y.as_mut_ptr(),
         step: n,
@@ -122,8 +122,6 @@ pub fn multiply_with(x: &[f32], m: usize, weights: Weights<'_>, options: Options
             product.run_rows(rows, target);
         }
     }
-    // SAFETY: every value was written: jobs cover all rows and all columns.
-    unsafe { y.set_len(m * n) };
     y
 }
 
@@ -161,7 +159,7 @@ impl Target {
     /// A part of a row.
     ///
     /// # Safety
-    /// The part lies in the output, was written before if it is read, and nobody else uses it.
+    /// The part lies in the output, and nobody else uses it.
     #[allow(clippy::mut_from_ref, reason = "the callers' jobs are disjoint")]
     unsafe fn row(&self, row: usize, column: usize, columns: usize) -> &mut [f32] {
         // SAFETY: the caller's.
@@ -219,10 +217,9 @@ impl<'a> Product<'a> {
         for first in (0..self.n).step_by(at_a_time * PANEL) {
             let panels = (self.n - first).div_ceil(PANEL).min(at_a_time);
             let bytes = &mut packed.as_mut()[..panels * panel_bytes];
-            // Floats can always be packed.
-            if pack_panels(rows, [self.n, self.k], self.format, first, bytes).is_ok() {
-                self.run(bytes, first, target);
-            }
+            let done = pack_panels(rows, [self.n, self.k], self.format, first, bytes);
+            assert!(done.is_ok(), "floats can always be packed");
+            self.run(bytes, first, target);
         }
     }
 
@@ -320,7 +317,7 @@ impl<'a> Product<'a> {
             let a = self.prepared.part(tile, from, to);
             self.kernel.run(a, &panels[..count], lanes);
             for (row, lanes) in lanes.chunks_exact(count).enumerate() {
-                // SAFETY: rows and columns of this job alone; the first part of `k` only writes.
+                // SAFETY: rows and columns of this job alone.
                 let y = unsafe { target.row(tile.first + row, column, columns) };
                 add_or_set(y, lanes, from > 0);
             }
@@ -333,7 +330,7 @@ impl<'a> Product<'a> {
         }
         for tile in job.tiles {
             for row in tile.first..tile.first + tile.rows {
-                // SAFETY: rows and columns of this job alone, all of them written.
+                // SAFETY: rows and columns of this job alone.
                 let y = unsafe { target.row(row, column, columns) };
                 if let Some(bias) = self.options.bias {
                     for (y, bias) in y.iter_mut().zip(&bias[column..]) {

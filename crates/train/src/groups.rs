@@ -181,11 +181,10 @@ fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
     let [rows, columns] = *shape else {
         return false;
     };
-    let table = ["embed", "query", "lm_head"];
-    rows > 1
-        && columns > 1
-        && name.ends_with(".weight")
-        && !table.iter().any(|word| name.contains(word))
+    let is_other = |word: &str| {
+        word.contains("embed") || matches!(word, "tokens" | "lm_head" | "head" | "heads")
+    };
+    rows > 1 && columns > 1 && name.ends_with(".weight") && !name.split('.').any(is_other)
 }
 
 /// Whether a parameter is a factor of a low-rank adapter (`lora.a`, `lora.b` beside the weight).
@@ -503,6 +502,7 @@ mod tests {
             "model.layers.0.self_attn.q_proj.weight",
             "model.vision_sampler_0.layers.0.cross_attn.q_proj.1.weight",
             "model.mm_projector.0.weight",
+            "model.vision_tower.encoder.layer.0.attention.attention.query.weight",
         ] {
             assert_eq!(rule(name, &[4, 4]), Rule::Muon, "{name}");
         }
@@ -512,6 +512,9 @@ mod tests {
             "model.embed_tokens.weight",
             "lm_head.weight",
             "model.vision_query",
+            "text.tokens.weight",
+            "head.weight",
+            "heads.0.weight",
         ] {
             assert_eq!(rule(name, &[4, 4]), Rule::Adamw, "{name}");
         }

@@ -97,6 +97,42 @@ fn state_comes_back() {
     );
 }
 
+/// A run of Muon goes on with the same values after its state was written and read.
+#[test]
+fn momentum_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("muon.safetensors");
+    let step = |module: Two, optimizer: &mut Optimizer| {
+        let x = Tensor::<2>::ones([1, 3], &Device::flex().autodiff());
+        let loss = module.fc1.forward(x).sum();
+        let mut gradients = GradientsParams::from_grads(loss.backward(), &module);
+        optimizer.step(module, &mut gradients, |_| {
+            Some(Rate {
+                lr: 0.1,
+                rule: Rule::Muon,
+                weight_decay: 0.0,
+            })
+        })
+    };
+    let mut optimizer = Optimizer::new(AdamWConfig::default());
+    let module = step(two(4), &mut optimizer);
+    optimizer.save(&path).unwrap();
+    let file = Checkpoint::open(&path).unwrap();
+    assert!(file.contains("momentum_buffer.fc1.weight"));
+    assert!(!file.contains("exp_avg.fc1.weight") && file.contains("exp_avg.fc1.bias"));
+
+    let mut stored = load(&path, &module).unwrap();
+    assert_eq!(stored.updates("fc1.weight"), 1);
+    let weights =
+        |module: &Two| -> Vec<f32> { module.fc1.weight.val().into_data().try_to_vec().unwrap() };
+    let (going_on, come_back) = (
+        step(module.clone(), &mut optimizer),
+        step(module.clone(), &mut stored),
+    );
+    assert_eq!(weights(&going_on), weights(&come_back));
+    assert_ne!(weights(&going_on), weights(&module));
+}
+
 #[test]
 fn state_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ pub(super) const MARKERS: [&str; 2] = [
 /// The share of the pool that a source may have, as the published cap of 350 thousand in ten million.
 const CAP: f64 = 0.035;
 
-/// Gigabytes of memory that each program may take.
+/// Gigabytes of memory that the peers may take; this program keeps to its own default, which is less.
 const MEMORY: u64 = 4;
 
 /// How a curation is measured.

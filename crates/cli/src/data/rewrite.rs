@@ -12,6 +12,7 @@ use opabinia_endpoint::{Endpoint, EndpointOptions, TokenLimit};
 use serde_json::json;
 
 use super::watched;
+use crate::args::positive;
 use crate::failure::Failure;
 use crate::{Outcome, output};
 
@@ -80,13 +81,6 @@ pub struct RewriteVerb {
     /// No progress.
     #[arg(short, long)]
     quiet: bool,
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("write a number of 1 or more".to_owned()),
-    }
 }
 
 impl RewriteVerb {

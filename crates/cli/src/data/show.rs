@@ -47,7 +47,7 @@ impl Show {
     /// Does it.
     pub fn run(self) -> Outcome {
         let (sample, inside) = match Kind::of(&self.file)? {
-            Kind::Lines | Kind::Array => (self.sample()?, None),
+            Kind::Lines => (self.sample()?, None),
             _ => self.streamed()?,
         };
         let picture = match (inside, &self.images) {

@@ -145,8 +145,9 @@ pub fn convert(
         shown(before);
     }
     let converted = writer.finish()?;
-    std::fs::remove_file(partial.join(write::MARK)).map_err(CurateError::io("finish", &partial))?;
+    // The name first: what a kill leaves between the two is whole.
     std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
+    std::fs::remove_file(out.join(write::MARK)).map_err(CurateError::io("finish", out))?;
     Ok(converted)
 }
 

@@ -39,6 +39,9 @@ const ROWS: usize = 64;
 /// Rows that are written at once.
 const ROWS_WRITTEN: usize = 256;
 
+/// Bytes that are written at once, if one row has not more. (Offsets in a column have 31 bits.)
+const BYTES_WRITTEN: usize = 1 << 26;
+
 /// Reads a Parquet file to its end.
 pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), CurateError> {
     let failed = || CurateError::parquet("read", path);
@@ -312,6 +315,8 @@ pub struct Shard {
     more: ListBuilder<BinaryBuilder>,
     line: BinaryBuilder,
     rows: usize,
+    /// Bytes of the rows that are not written yet.
+    held: usize,
 }
 
 impl Shard {
@@ -332,6 +337,7 @@ impl Shard {
             more: ListBuilder::new(BinaryBuilder::new()),
             line: BinaryBuilder::new(),
             rows: 0,
+            held: 0,
         })
     }
 
@@ -358,6 +364,8 @@ impl Shard {
             _ => None,
         };
         columns.push((!fields.is_empty()).then(|| Value::Object(fields).to_string()));
+        let texts = columns.iter().flatten().map(String::len).sum::<usize>();
+        self.make_room(texts + pictures.iter().map(Vec::len).sum::<usize>())?;
         for (column, text) in self.texts.iter_mut().zip(columns) {
             column.append_option(text);
         }
@@ -374,12 +382,31 @@ impl Shard {
 
     /// Writes a line that is no sample.
     pub fn put_line(&mut self, line: &[u8]) -> Result<(), CurateError> {
+        self.make_room(line.len())?;
         self.texts.iter_mut().for_each(StringBuilder::append_null);
         self.paths.append_null();
         self.bytes.append_null();
         self.more.append(false);
         self.line.append_value(line);
         self.count()
+    }
+
+    /// Writes what is held if a row of so many bytes would make it too much.
+    fn make_room(&mut self, bytes: usize) -> Result<(), CurateError> {
+        if i32::try_from(bytes).is_err() {
+            return Err(CurateError::Format {
+                path: self.path.clone(),
+                problem: format!(
+                    "a sample has {bytes} bytes with its pictures, more than a row can; leave it out, or \
+                     write WebDataset"
+                ),
+            });
+        }
+        if self.rows > 0 && self.held + bytes > BYTES_WRITTEN {
+            self.flush()?;
+        }
+        self.held += bytes;
+        Ok(())
     }
 
     fn count(&mut self) -> Result<(), CurateError> {
@@ -406,7 +433,7 @@ impl Shard {
         columns.push(Arc::new(self.more.finish()));
         columns.push(Arc::new(self.line.finish()));
         let batch = RecordBatch::try_new(schema(), columns).map_err(format)?;
-        self.rows = 0;
+        (self.rows, self.held) = (0, 0);
         self.writer
             .write(&batch)
             .map_err(CurateError::parquet("write", &self.path))

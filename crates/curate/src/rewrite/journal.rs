@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 
 use super::Rewrite;
 use crate::error::CurateError;
-use crate::lines::Lines;
 use crate::table::hex;
 
 /// Hash of a question.
@@ -96,21 +95,40 @@ impl Journal {
             under_way: 0,
             file,
         };
-        let mut whole = 0;
-        let mut lines = Lines::new(BufReader::new(File::open(path).map_err(io())?));
-        while let Some(line) = lines.next_line().map_err(io())? {
-            let Ok(entry) = serde_json::from_slice::<Entry>(line.text) else {
+        let (mut whole, mut ended) = (0, true);
+        let mut reader = BufReader::new(File::open(path).map_err(io())?);
+        let mut line = Vec::new();
+        for number in 1_u64.. {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(io())?;
+            if read == 0 {
                 break;
-            };
-            whole += line.text.len() as u64 + 1;
-            state.requests += 1;
-            state.tokens += entry.said.tokens;
-            state.said.insert(Key(entry.key), entry.said);
+            }
+            match serde_json::from_slice::<Entry>(&line) {
+                Ok(entry) => {
+                    state.requests += 1;
+                    state.tokens += entry.said.tokens;
+                    state.said.insert(Key(entry.key), entry.said);
+                }
+                // A kill leaves nothing but a last line without its end.
+                Err(_) if !line.ends_with(b"\n") => break,
+                Err(error) => {
+                    return Err(CurateError::Format {
+                        path: path.to_owned(),
+                        problem: format!(
+                            "line {number} of the journal is no answer ({error}); remove the line to \
+                             ask again"
+                        ),
+                    });
+                }
+            }
+            whole += read as u64;
+            ended = line.ends_with(b"\n");
         }
         let there = state.file.metadata().map_err(io())?.len();
         if whole < there {
             state.file.set_len(whole).map_err(io())?;
-        } else if whole > there {
+        } else if !ended {
             // Whole but for its line break.
             state.file.write_all(b"\n").map_err(io())?;
         }
@@ -215,5 +233,19 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
         assert_ne!(key("a"), Key::of("m", "a", Some(b""), &wanted));
+
+        // Damage in the middle is nobody's kill: nothing behind it is thrown away.
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let damaged = format!("damage\n{text}");
+        std::fs::write(&path, &damaged).unwrap();
+        let error = Journal::open(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("line 1 of the journal is no answer"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
+        // Somebody's editor may have changed the ends of lines.
+        std::fs::write(&path, text.replace('\n', "\r\n")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().spent(), (2, 14));
     }
 }

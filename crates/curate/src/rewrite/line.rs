@@ -35,8 +35,8 @@ pub(super) struct Asked {
     pub sample: Option<Sample>,
     /// The answers to be written out.
     pub shorts: Vec<Short>,
-    /// Why other short answers stay.
-    pub kept: Vec<&'static str>,
+    /// Answers that stay, because the question asks for a short one.
+    pub kept: Vec<Short>,
 }
 
 impl Asked {
@@ -76,13 +76,14 @@ impl Asked {
                 .prompts
                 .iter()
                 .any(|p| question.contains(p.text.trim()));
+            let short = Short {
+                turn,
+                question: question.replace("<image>", "").trim().to_owned(),
+                answer: text.trim().to_owned(),
+            };
             match asks_for_it {
-                true => asked.kept.push("asked_for"),
-                false => asked.shorts.push(Short {
-                    turn,
-                    question: question.replace("<image>", "").trim().to_owned(),
-                    answer: text.trim().to_owned(),
-                }),
+                true => asked.kept.push(short),
+                false => asked.shorts.push(short),
             }
         }
         asked.sample = Some(sample);
@@ -228,7 +229,10 @@ mod tests {
             ..Rewrite::default()
         };
         let asked = Asked::of(&line, Place::new(Path::new("s"), 1), &wanted);
-        assert_eq!(asked.kept, ["asked_for"]);
+        assert_eq!(
+            (asked.kept.len(), asked.kept[0].answer.as_str()),
+            (1, "One")
+        );
         assert_eq!((asked.shorts.len(), asked.shorts[0].turn), (1, 2));
         assert_eq!(asked.shorts[0].question, "How many?");
         let mut edited = Edited::of(&line);

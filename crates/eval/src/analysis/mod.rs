@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use error::AnalysisError;
+pub(crate) use report::quoted;
 pub use runs::{Asked, QuestionScore, RunScores};
 pub use table::{Benchmark, Model, Printed, ScoreTable, Selection};
 

@@ -21,15 +21,6 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
-    /// A file cannot be written.
-    #[error("cannot write `{}`", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
     /// Annotations that are none.
     #[error("`{}` is no COCO file of instances", path.display())]
     Annotations {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     Beside, Method, Pooling, ProbeData, ProbeFault, ProbeOptions, ProbeScore, ProbeScores, Task,
 };
+use crate::analysis::quoted;
 use crate::summary::Table;
 
 /// An encoder and its scores.
@@ -242,12 +243,4 @@ fn cells(row: &ProbeRow) -> Vec<String> {
     }
     cells.push(one(row.found.without_looking));
     cells
-}
-
-/// A cell of a CSV file.
-fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    }
 }

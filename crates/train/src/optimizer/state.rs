@@ -132,6 +132,10 @@ impl Optimizer {
                     name: name.to_owned(),
                 })?;
             let muon = file.contains(&format!("{MOMENTUM}{name}"));
+            let adamw = [FIRST, SECOND].map(|kind| format!("{kind}{name}"));
+            if let Some(key) = adamw.iter().find(|key| muon && file.contains(key)) {
+                return Err(foreign(path, key));
+            }
             let first = if muon { MOMENTUM } else { FIRST };
             let state = Moments {
                 updates: count(&file, key).ok_or_else(|| foreign(path, key))?,

@@ -15,6 +15,8 @@ const DOMINANT: f64 = 0.6;
 const UNRELIABLE: f64 = 0.5;
 /// From this adjusted Rand index on, clusters are said to be the groups.
 const SAME_GROUPS: f64 = 0.8;
+/// Fewer models than this make no correlation worth a sentence: it has no interval.
+const FEWEST_MODELS: usize = 4;
 /// Printed averages may differ by rounding.
 const ROUNDING: f64 = 0.1;
 /// A wrong picture that costs fewer points than this is as good as the right one.
@@ -253,6 +255,16 @@ pub(super) fn correlations(analysis: &Analysis, say: &mut Sentences) {
     else {
         return;
     };
+    if matrix.pairs[a][b] < FEWEST_MODELS {
+        say.no(
+            ABOUT,
+            format!(
+                "Which benchmarks order the models alike is not known from {} models.",
+                matrix.pairs[a][b]
+            ),
+        );
+        return;
+    }
     let odd = (0..n)
         .filter_map(|i| Some((i, matrix.mean_with_others(i)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1));

@@ -18,6 +18,18 @@ pub(super) fn best_model(ranking: &Ranking, say: &mut Sentences) {
         first.average,
         percent(first.share_first),
     );
+    let equal = ranking.models[1..]
+        .iter()
+        .filter(|model| model.average >= first.average);
+    let equal = list(equal.map(|model| model.name.clone()));
+    if !equal.is_empty() {
+        let text = format!(
+            "{} has the highest average ({:.1}) together with {equal}.",
+            first.name, first.average
+        );
+        say.no(ABOUT, text);
+        return;
+    }
     if first.share_first >= SURE {
         say.yes(ABOUT, format!("{text}."));
         return;

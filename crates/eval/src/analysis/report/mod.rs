@@ -16,6 +16,8 @@ mod svg;
 mod tables;
 mod text;
 
+pub(crate) use data::quoted;
+
 use std::path::{Path, PathBuf};
 
 use super::Analysis;
