@@ -57,7 +57,10 @@ pub struct Make {
     /// Side of the pictures in pixels.
     #[arg(long, default_value_t = MakeOptions::default().side)]
     side: u32,
-    /// Subjects and their weights: scene, word, lines, labels, table, bar, line, pie.
+    /// Most objects in a scene; worlds of few things are easier and good to begin with.
+    #[arg(long, default_value_t = MakeOptions::default().objects)]
+    objects: usize,
+    /// Subjects and their weights: scene, close_up, word, lines, labels, table, bar, line, pie.
     #[arg(long, default_value_t = Mix::default())]
     mix: Mix,
     /// Questions per picture in a conversation.
@@ -100,6 +103,7 @@ impl Make {
                 letters: self.letters,
             },
             side: self.side,
+            objects: self.objects,
             annotations: !self.no_annotations,
             labels: self.labels,
             threads: self.threads,
@@ -251,7 +255,7 @@ pub struct Show {
     /// Seed of a picture.
     #[arg(long, conflicts_with = "folder", default_value_t = 0)]
     seed: u64,
-    /// What it shows: scene, word, lines, labels, table, bar, line, pie.
+    /// What it shows: scene, close_up, word, lines, labels, table, bar, line, pie.
     #[arg(long, conflicts_with = "folder", default_value = "scene", value_parser = make::subject)]
     subject: Subject,
     /// Its side in pixels.
@@ -291,7 +295,10 @@ impl Show {
     fn run(self) -> Outcome {
         let (subject, picture) = match (&self.folder, self.picture) {
             (None, _) => {
-                let options = PictureOptions { side: self.side };
+                let options = PictureOptions {
+                    side: self.side,
+                    ..PictureOptions::default()
+                };
                 (self.subject, draw(self.seed, self.subject, &options))
             }
             (Some(folder), Some(index)) => {

@@ -70,7 +70,7 @@ pub fn exchange(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
 }
 
 /// Every object of a scene from left to right with all its attributes and its place in numbers: the
-/// middle of what is visible of it in hundredths of the picture from the left and from the top, and
+/// middle of what is visible of it in tenths of the picture from the left and from the top, and
 /// how many are not farther from the camera, itself included. (Metres cannot be seen: nobody knows
 /// how long the lens is.)
 pub fn measured(scene: &Scene) -> String {
@@ -82,16 +82,16 @@ pub fn measured(scene: &Scene) -> String {
             .filter(|other| other.depth <= object.depth);
         nearer.count()
     };
-    let hundredths = |sum: f64, side: u32| 50.0 * sum / f64::from(side.max(1));
+    let tenths = |sum: f64, side: u32| (5.0 * sum / f64::from(side.max(1))).floor().min(9.0);
     let items: Vec<String> = from_left(scene)
         .into_iter()
         .map(|object| {
             let seen = &object.box2d;
             format!(
-                "{} ({:02.0}, {:02.0}, {})",
+                "{} ({}, {}, {})",
                 Description::of(object, all).singular(),
-                hundredths(seen.left + seen.right, scene.width).min(99.0),
-                hundredths(seen.top + seen.bottom, scene.height).min(99.0),
+                tenths(seen.left + seen.right, scene.width),
+                tenths(seen.top + seen.bottom, scene.height),
                 order(object)
             )
         })
@@ -367,7 +367,10 @@ mod tests {
 
     /// Captions of the first pictures of a subject, in several styles each.
     fn captions(subject: Subject) -> Vec<(Truth, String)> {
-        let options = PictureOptions { side: 64 };
+        let options = PictureOptions {
+            side: 64,
+            ..PictureOptions::default()
+        };
         let truths = (0..30).map(|seed| draw(seed, subject, &options).truth);
         truths
             .flat_map(|truth| {
@@ -454,8 +457,8 @@ mod tests {
         let said = measured(&scene);
         assert_eq!(
             said,
-            "Across, down, order from the camera: red rubber ball (11, 43, 2), blue rubber cube \
-             (89, 43, 2)."
+            "Across, down, order from the camera: red rubber ball (1, 4, 2), blue rubber cube \
+             (8, 4, 2)."
         );
         for seed in 0..20 {
             let truth = Truth::Scene(scene.clone());

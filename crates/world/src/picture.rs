@@ -11,6 +11,9 @@ use crate::{chart, document, scene, stream::stream};
 /// Below, neither objects nor letters can be told apart; above, a seed would cost gigabytes.
 pub const SIDES: std::ops::RangeInclusive<u32> = 64..=2048;
 
+/// The fewest and the most objects that a scene may be allowed.
+pub const OBJECTS: std::ops::RangeInclusive<usize> = 1..=8;
+
 /// How a picture is drawn, whatever it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,11 +21,17 @@ pub struct PictureOptions {
     /// Width and height in pixels; [`draw`] takes the nearest of [`SIDES`]. Everything in a picture
     /// grows with its side.
     pub side: u32,
+    /// Most objects in a scene; [`draw`] takes the nearest of [`OBJECTS`]. A picture of few things is
+    /// an easier one: the fewer they are, the more of it each fills.
+    pub objects: usize,
 }
 
 impl Default for PictureOptions {
     fn default() -> Self {
-        Self { side: 256 }
+        Self {
+            side: 256,
+            objects: *OBJECTS.end(),
+        }
     }
 }
 
@@ -86,6 +95,7 @@ impl Subject {
 /// A pure function: the same arguments give the same bytes.
 pub fn draw(seed: u64, subject: Subject, options: &PictureOptions) -> Picture {
     let side = options.side.clamp(*SIDES.start(), *SIDES.end());
+    let objects = options.objects.clamp(*OBJECTS.start(), *OBJECTS.end());
     let mut rng = stream(seed, subject.name(), 0);
     let flat =
         |(pixels, layout, truth): (RgbImage, Layout, Truth)| (pixels, Vec::new(), layout, truth);
@@ -93,7 +103,7 @@ pub fn draw(seed: u64, subject: Subject, options: &PictureOptions) -> Picture {
         (pixels, mask, Layout::default(), truth)
     };
     let (pixels, mask, layout, truth) = match subject {
-        Subject::Scene => solid(scene::draw(&mut rng, side)),
+        Subject::Scene => solid(scene::draw(&mut rng, side, objects)),
         Subject::CloseUp => solid(scene::draw_close_up(&mut rng, side)),
         Subject::Word => flat(document::draw_word(&mut rng, side)),
         Subject::Lines => flat(document::draw_lines(&mut rng, side)),

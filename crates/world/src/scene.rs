@@ -51,9 +51,10 @@ struct Kind {
     size: Size,
 }
 
-/// Draws a scene: pixels, mask (index of the object plus one) and truth.
-pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Vec<u8>, Truth) {
-    let cast = draw_cast(rng);
+/// Draws a scene of at most so many objects: pixels, mask (index of the object plus one) and truth.
+pub(crate) fn draw(rng: &mut ChaCha8Rng, side: u32, objects: usize) -> (RgbImage, Vec<u8>, Truth) {
+    let mut cast = draw_cast(rng);
+    cast.truncate(objects);
     draw_all(rng, side, cast, false)
 }
 

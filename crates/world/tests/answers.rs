@@ -21,7 +21,10 @@ const SEEDS: u64 = 300;
 /// What is true about the first pictures of each subject, drawn once for all tests.
 static TRUTHS: LazyLock<BTreeMap<Subject, Vec<Truth>>> = LazyLock::new(|| {
     // Small pictures are drawn faster, and questions do not depend on the size.
-    let options = PictureOptions { side: 64 };
+    let options = PictureOptions {
+        side: 64,
+        ..PictureOptions::default()
+    };
     let truth = |subject| move |seed| draw(seed, subject, &options).truth;
     let truths = |subject| (subject, (0..SEEDS).map(truth(subject)).collect());
     Subject::ALL.into_iter().map(truths).collect()

@@ -11,7 +11,10 @@ use serde_json::Value;
 const SIDE: usize = 96;
 
 fn pictures() -> Vec<(u64, String, Picture)> {
-    let options = PictureOptions { side: SIDE as u32 };
+    let options = PictureOptions {
+        side: SIDE as u32,
+        ..PictureOptions::default()
+    };
     let subjects = [Subject::Scene, Subject::Scene, Subject::Word];
     (0..30)
         .map(|seed| {

@@ -8,7 +8,10 @@ use opabinia_world::{PictureOptions, Subject, draw};
 use proptest::prelude::*;
 
 fn options(side: u32) -> PictureOptions {
-    PictureOptions { side }
+    PictureOptions {
+        side,
+        ..PictureOptions::default()
+    }
 }
 
 fn scene(picture: &Picture) -> &Scene {
@@ -270,5 +273,22 @@ proptest! {
         let picture = draw(seed, Subject::ALL[subject], &options(64));
         prop_assert!(picture.mask.is_empty());
         prop_assert_eq!(picture.seed, seed);
+    }
+}
+
+/// A limit on objects holds, and leaves other subjects as they are.
+#[test]
+fn a_scene_has_no_more_objects_than_allowed() {
+    let few = PictureOptions {
+        objects: 2,
+        ..options(64)
+    };
+    for seed in 0..40 {
+        let Truth::Scene(scene) = draw(seed, Subject::Scene, &few).truth else {
+            panic!("asked for a scene")
+        };
+        assert!((1..=2).contains(&scene.objects.len()), "{seed}");
+        let [limited, free] = [few, options(64)].map(|options| draw(seed, Subject::Bar, &options));
+        assert_eq!(limited.pixels, free.pixels);
     }
 }

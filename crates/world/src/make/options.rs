@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MakeError, Split};
 use crate::conversation::Forms;
-use crate::picture::{SIDES, Subject};
+use crate::picture::{OBJECTS, PictureOptions, SIDES, Subject};
 use crate::question::wording::weighted;
 
 /// Most pictures of a split: their names have six digits.
@@ -40,6 +40,9 @@ pub struct MakeOptions {
     pub forms: Forms,
     /// Side of the pictures in pixels.
     pub side: u32,
+    /// Most objects in a scene.
+    #[serde(default = "most_objects")]
+    pub objects: usize,
     /// Writes the truth of the scenes in the formats of COCO, ADE20K and Omni3D, too.
     pub annotations: bool,
     /// Writes what is in each cell of a grid over each picture ([`crate::labels`]), too.
@@ -53,6 +56,10 @@ pub struct MakeOptions {
     pub force: bool,
 }
 
+fn most_objects() -> usize {
+    *OBJECTS.end()
+}
+
 impl Default for MakeOptions {
     fn default() -> Self {
         Self {
@@ -64,6 +71,7 @@ impl Default for MakeOptions {
             turns: 8,
             forms: Forms::default(),
             side: 256,
+            objects: most_objects(),
             annotations: true,
             labels: false,
             threads: None,
@@ -73,6 +81,14 @@ impl Default for MakeOptions {
 }
 
 impl MakeOptions {
+    /// How each picture is drawn.
+    pub(super) fn picture(&self) -> PictureOptions {
+        PictureOptions {
+            side: self.side,
+            objects: self.objects,
+        }
+    }
+
     /// Pictures of a split.
     pub fn pictures(&self, split: Split) -> usize {
         match split {
@@ -102,6 +118,7 @@ impl MakeOptions {
         within("turns", self.turns, 1, MOST_TURNS)?;
         let (least, most) = (*SIDES.start() as usize, *SIDES.end() as usize);
         within("side", self.side as usize, least, most)?;
+        within("objects", self.objects, *OBJECTS.start(), *OBJECTS.end())?;
         for (option, share) in [
             ("sentences", self.forms.sentences),
             ("letters", self.forms.letters),
@@ -280,6 +297,11 @@ mod tests {
             ..default()
         };
         assert!(refused(narrow).contains("`side` is 3"));
+        let crowded = MakeOptions {
+            objects: 9,
+            ..default()
+        };
+        assert!(refused(crowded).contains("`objects` is 9"));
         let empty = MakeOptions {
             mix: "scene=0".parse().unwrap(),
             ..default()

@@ -167,10 +167,7 @@ pub(super) fn draw_attempt(
         n => format!("{split} again {n}"),
     };
     let seed = child_seed(options.seed, &name, index);
-    (
-        subject,
-        draw(seed, subject, &PictureOptions { side: options.side }),
-    )
+    (subject, draw(seed, subject, &options.picture()))
 }
 
 /// Two pictures are the same if the same is true about them. There are only so many words, so

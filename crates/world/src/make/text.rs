@@ -193,7 +193,7 @@ pub(super) fn described(
     forms: &Forms,
     random: &mut ChaCha8Rng,
 ) -> Option<Sample> {
-    let measured = random.random_bool(0.5);
+    let measured = random.random_bool(0.75);
     let words = match truth {
         Truth::Scene(scene) if measured && !scene.close_up => caption::measured(scene),
         Truth::Scene(scene) => caption::dense(scene),
@@ -317,7 +317,10 @@ mod tests {
     /// The words in front of the questions name what the truth has.
     #[test]
     fn a_described_scene_says_every_object_and_asks_only_for_places_that_are_said() {
-        let options = PictureOptions { side: 64 };
+        let options = PictureOptions {
+            side: 64,
+            ..PictureOptions::default()
+        };
         for seed in 0..30 {
             let truth = draw(seed, Subject::Scene, &options).truth;
             let random = &mut stream(seed, "test", 0);

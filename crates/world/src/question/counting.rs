@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::refer::{Attribute, Description};
+use super::refer::{Attribute, Description, shown};
 use super::scene::missing;
 use super::wording::{capital, phrase, weighted};
 use super::{Question, Task, options};
@@ -34,6 +34,9 @@ const WANTED: [u32; MOST + 1] = [4, 5, 8, 12, 16, 24, 32];
 pub(super) fn ask(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
     let (count, counted) = (0..8).find_map(|_| {
         let attributes = weighted(&COUNTED, random)?;
+        if !shown(scene, attributes) {
+            return None;
+        }
         draw(scene, attributes, random)
     })?;
     let templates = [
