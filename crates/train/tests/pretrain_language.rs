@@ -8,7 +8,9 @@ use opabinia_data::stream::stream;
 use opabinia_llm::{ChatTemplate, Tokenizer};
 use opabinia_model::{LoadModel, Model};
 use opabinia_train::Task;
-use opabinia_train::pretrain::{DecoderSizes, LanguageTask, TokenizerOptions, train_tokenizer};
+use opabinia_train::pretrain::{
+    DecoderSizes, FirstWeights, LanguageTask, TokenizerOptions, train_tokenizer,
+};
 use opabinia_weights::WeightDtype;
 
 const TEMPLATE: &str = "chatml_direct";
@@ -39,6 +41,7 @@ fn task(tokenizer: Tokenizer) -> LanguageTask {
         max_position: 64,
         rope_theta: 10_000.0,
         tied_head: true,
+        attention: FirstWeights::default(),
     };
     LanguageTask::new(sizes, tokenizer, &texts(), 64, 7).unwrap()
 }
@@ -127,6 +130,7 @@ fn rows_longer_than_the_decoder_are_refused() {
         max_position: 32,
         rope_theta: 10_000.0,
         tied_head: false,
+        attention: FirstWeights::Mimetic,
     };
     let tokenizer = tokenizer(folder.path());
     let error = LanguageTask::new(sizes.clone(), tokenizer.clone(), &texts(), 64, 0).unwrap_err();

@@ -47,6 +47,7 @@ impl Job<'_> {
             max_position: table.max_position,
             rope_theta: table.rope_theta,
             tied_head: table.tied_head,
+            attention: table.attention,
         };
         let task = |samples: &[Sample]| {
             let texts = documents(template, samples)?;

@@ -4,8 +4,8 @@
 //! checkpoint. Weights start normal with deviation `1 / √hidden`, with the two projections that write
 //! into the residual stream scaled by `1 / √(2 · layers)`, as in GPT-2. (The usual 0.02 is that of a
 //! hidden width of 2500. In a narrow decoder it makes the first scores of attention vanish, and so the
-//! gradients that would make a token look at a picture.) How texts become rows is said in
-//! [`super::documents`].
+//! gradients that would make a token look at a picture.) [`FirstWeights`] has another start for the
+//! attention. How texts become rows is said in [`super::documents`].
 
 use std::path::Path;
 
@@ -22,8 +22,23 @@ use serde_json::{Value, json};
 
 use super::documents::{Row, documents, pack};
 use super::folder::write_json;
+use super::mimetic::Mimetic;
 use super::start::{Start, plain, start};
 use crate::{BatchSize, LossSum, Task, TrainError};
+
+/// What the attention of a new decoder starts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirstWeights {
+    /// Random, as all else.
+    #[default]
+    Normal,
+    /// As training on much would make it (arXiv 2305.09828): the queries of a head equal its keys, so
+    /// that a token looks at tokens like itself, and the output projection is the transpose of the
+    /// values, so that it takes over what it sees. A small decoder that reads little finds the
+    /// answer to *What colour is the ball?* at the ball much sooner from here.
+    Mimetic,
+}
 
 /// The sizes of a decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +62,9 @@ pub struct DecoderSizes {
     /// Whether the head is the embedding table.
     #[serde(default)]
     pub tied_head: bool,
+    /// What its attention starts as.
+    #[serde(default)]
+    pub attention: FirstWeights,
 }
 
 fn default_theta() -> f64 {
@@ -163,7 +181,7 @@ impl LanguageTask {
     /// A decoder with first weights.
     #[must_use]
     pub fn module(&self, seed: u64, device: &Device) -> Decoder {
-        first_decoder(&self.config, seed, device)
+        first_decoder(&self.config, self.sizes.attention, seed, device)
     }
 
     /// Trained tokens of an epoch.
@@ -223,10 +241,21 @@ fn first_deviation(hidden: usize) -> f64 {
 
 /// A decoder with the first weights of the module documentation.
 #[must_use]
-pub fn first_decoder(config: &DecoderConfig, seed: u64, device: &Device) -> Decoder {
+pub fn first_decoder(
+    config: &DecoderConfig,
+    attention: FirstWeights,
+    seed: u64,
+    device: &Device,
+) -> Decoder {
     let deviation = first_deviation(config.hidden);
     let residual = deviation / (2.0 * config.layers as f64).sqrt();
+    let mimetic = Mimetic::new(config, seed);
     start(Decoder::new(config, device), seed, |path, shape| {
+        if attention == FirstWeights::Mimetic
+            && let Some(values) = mimetic.values(path)
+        {
+            return Start::Values(values);
+        }
         let writes = path.ends_with(".o_proj.weight") || path.ends_with(".down_proj.weight");
         plain(
             path,

@@ -86,7 +86,7 @@ fn first_values(start: Start, shape: &[usize], random: &mut ChaCha8Rng) -> Vec<f
 }
 
 /// Standard normal (Box and Muller), drawn again beyond two deviations.
-fn cut_normal(random: &mut ChaCha8Rng) -> f64 {
+pub(super) fn cut_normal(random: &mut ChaCha8Rng) -> f64 {
     loop {
         // In 0 < u ≤ 1, where the logarithm is finite.
         let u = 1.0 - random.random::<f64>();

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pretrain::FirstWeights;
+
 /// `[model]`: what the two stages of the recipe start from. Either a whole model folder, or parts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +210,9 @@ pub struct DecoderTable {
     /// Whether the head is the embedding table.
     #[serde(default)]
     pub tied_head: bool,
+    /// What its attention starts as: `normal` or `mimetic`.
+    #[serde(default)]
+    pub attention: FirstWeights,
     /// Tokens of a training row.
     pub row_length: usize,
 }

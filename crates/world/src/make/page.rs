@@ -13,7 +13,7 @@ use super::text::described;
 use crate::caption;
 use crate::conversation::{Form, Sample, exchange, exchanges};
 use crate::knowledge;
-use crate::picture::{PictureOptions, Subject, draw};
+use crate::picture::{Subject, draw};
 use crate::question::{Group, Question, Task, one_of_each, several};
 use crate::stream::{child_seed, stream};
 use crate::truth::{Document, Picture, Truth};
