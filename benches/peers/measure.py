@@ -11,6 +11,8 @@ import connector
 import decoder
 import encoders
 import loading
+import product
+import question
 import training
 from protocol import Workload, serve
 
@@ -27,6 +29,10 @@ def build(arguments: argparse.Namespace) -> Workload:
             return connector.workload(name, dtype, arguments.smoke)
         case "llm":
             return decoder.workload(name, dtype, arguments.smoke)
+        case "question":
+            return question.workload(dtype, arguments.smoke)
+        case "product":
+            return product.workload(name, dtype, arguments.smoke)
         case "training":
             return training.workload(name, arguments.smoke, arguments.checkpoint)
         case "load":

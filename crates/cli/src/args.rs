@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use burn::prelude::Device;
 use clap::{Args, ValueEnum};
 use opabinia_eval::scorer::Protocol;
 use opabinia_image::ImageLimits;
 use opabinia_llm::SamplingOptions;
+use opabinia_model::fit::Size;
 use opabinia_model::{Generation, ImagePosition};
+use opabinia_nn::cpu::is_plain_cpu;
 use opabinia_weights::WeightDtype;
 
 use crate::failure::Failure;
+use crate::{memory, output};
 
 /// Which model, and how it is loaded.
 #[derive(Args)]
@@ -37,40 +41,64 @@ pub struct ModelArgs {
 }
 
 /// Types of weights in memory.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum DtypeArg {
-    /// As the file has them.
+    /// As the file has them, computed in f32.
     Stored,
     /// 32 bits.
     F32,
-    /// 16 bits with the range of f32.
+    /// 16 bits with the range of f32; on a CPU activations may be rounded to them, too.
     Bf16,
-    /// 16 bits.
+    /// 16 bits, computed in f32.
     F16,
+    /// 8 bits, activations too; made for CPUs.
+    Int8,
+    /// 4 bits, activations 8; 8 bits for encoders, the connector and the output head; made for CPUs.
+    Int4,
+    /// The most exact of stored, bf16, int8 and int4 that fits into the free memory.
+    Auto,
 }
 
-impl From<DtypeArg> for WeightDtype {
-    fn from(dtype: DtypeArg) -> Self {
-        match dtype {
-            DtypeArg::Stored => Self::AsStored,
-            DtypeArg::F32 => Self::F32,
-            DtypeArg::Bf16 => Self::Bf16,
-            DtypeArg::F16 => Self::F16,
-        }
+impl DtypeArg {
+    /// The library's type. `size` is asked only where the memory decides.
+    pub fn resolve(
+        self,
+        device: &Device,
+        size: impl FnOnce() -> Result<Size, Failure>,
+    ) -> Result<WeightDtype, Failure> {
+        Ok(match self {
+            Self::Stored => WeightDtype::AsStored,
+            Self::F32 => WeightDtype::F32,
+            Self::Bf16 if is_plain_cpu(device) => WeightDtype::PackedBf16,
+            Self::Bf16 => WeightDtype::Bf16,
+            Self::F16 => WeightDtype::F16,
+            Self::Int8 => WeightDtype::Int8,
+            Self::Int4 => WeightDtype::Int4,
+            // What other devices have free nobody can ask.
+            Self::Auto if !is_plain_cpu(device) => WeightDtype::AsStored,
+            Self::Auto => fitting(size()?)?,
+        })
     }
+}
+
+/// What the free memory of the machine allows.
+fn fitting(size: Size) -> Result<WeightDtype, Failure> {
+    // A system that does not tell has enough, as far as anybody knows.
+    let free = memory::free().unwrap_or(u64::MAX);
+    size.best(free).ok_or_else(|| {
+        Failure::new(format!(
+            "the model has {} numbers, and not even 4 bits of each fit into the {} that are free",
+            output::count(size.parameters),
+            output::bytes(free)
+        ))
+        .hint("close other programs, or take a smaller model; `--dtype int4` tries nevertheless")
+    })
 }
 
 impl ModelArgs {
     /// The `NAME=PATH` pairs.
     pub fn encoder_paths(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
-        let pair = |text: &String| {
-            let (name, path) = text.split_once('=').ok_or_else(|| {
-                Failure::new(format!("`--encoder-weights {text}` has no `=`"))
-                    .hint("write `--encoder-weights NAME=PATH`, once per encoder")
-            })?;
-            Ok((name.to_owned(), PathBuf::from(path)))
-        };
-        self.encoder_weights.iter().map(pair).collect()
+        encoder_paths(&self.encoder_weights)
     }
 }
 
@@ -90,6 +118,18 @@ impl From<ProtocolArg> for Protocol {
             ProtocolArg::Reference => Self::Reference,
         }
     }
+}
+
+/// `NAME=PATH` pairs.
+pub fn encoder_paths(pairs: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let pair = |text: &String| {
+        let (name, path) = text.split_once('=').ok_or_else(|| {
+            Failure::new(format!("`--encoder-weights {text}` has no `=`"))
+                .hint("write `--encoder-weights NAME=PATH`, once per encoder")
+        })?;
+        Ok((name.to_owned(), PathBuf::from(path)))
+    };
+    pairs.iter().map(pair).collect()
 }
 
 /// How answers are generated.
@@ -125,6 +165,10 @@ pub struct SamplingArgs {
     /// Tokens of the prompt that are read at once; fewer need less memory.
     #[arg(long, default_value_t = 1024, value_parser = positive)]
     pub prefill_chunk: usize,
+    /// Tokens that are guessed from what was said before and checked together, at most 7; 0 for
+    /// none. The answer is the same, sooner.
+    #[arg(long, value_name = "N", default_value_t = opabinia_model::MAX_GUESSES)]
+    pub guesses: usize,
     /// Where in-LLM layers look for visual tokens: at the constant of config.json, as the reference
     /// does, or where they are.
     #[arg(long, value_enum, default_value_t = PositionArg::Config)]
@@ -162,6 +206,7 @@ impl SamplingArgs {
                 PositionArg::Config => ImagePosition::Config,
                 PositionArg::Actual => ImagePosition::Actual,
             },
+            guesses: self.guesses,
             ..Generation::default()
         })
     }

@@ -211,12 +211,13 @@ pub fn describe(answer: &Answer) {
         "at once".into()
     };
     output::note(&format!(
-        "{} prompt tokens ({} visual, {} read before) in {:.2} s; {tokens} answer tokens, {rate}; \
-         stopped by {}",
+        "{} prompt tokens ({} visual, {} read before) in {:.2} s; {tokens} answer tokens in {} \
+         steps, {rate}; stopped by {}",
         answer.prompt_tokens,
         answer.visual_tokens,
         answer.reused_tokens,
         answer.prefill_seconds,
+        answer.steps,
         stop_reason(&answer.stop)
     ));
 }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use burn::prelude::Device;
 use clap::Args;
 use opabinia_image::{Filter, RgbImage, prepare, resize};
+use opabinia_model::fit::Size;
 use opabinia_nn::{FeatureGrid, Grid, pca};
 use opabinia_vision::{EncoderSpec, load_encoder, pixel_tensor};
-use opabinia_weights::{LoadOptions, hub};
+use opabinia_weights::{Checkpoint, LoadOptions, hub};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::args::{DtypeArg, ImageArgs};
@@ -65,7 +66,9 @@ impl Encode {
             Some(path) => PathBuf::from(path),
             None => hub::resolve(spec.entry.repository()?, None, &[])?,
         };
-        let options = LoadOptions::new(self.dtype.into()).on_device(&found.device);
+        let size = || Ok(Size::of_checkpoint(&Checkpoint::open(&weights)?));
+        let dtype = self.dtype.resolve(&found.device, size)?.for_encoders();
+        let options = LoadOptions::new(dtype).on_device(&found.device);
         let (encoder, report) = load_encoder(&spec, &weights, &options)?;
         if self.verbose {
             output::note(&format!("{}: {report}", weights.display()));

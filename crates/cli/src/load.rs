@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use opabinia_image::{ImageLimits, ImageSource, RgbImage, load_with_info};
+use opabinia_model::fit::Size;
 use opabinia_model::{LoadModel, Model, PictureView};
 use opabinia_weights::hub;
 
-use crate::args::ModelArgs;
+use crate::args::{DtypeArg, ModelArgs};
 use crate::failure::Failure;
 use crate::{device, output, shipped};
 
@@ -23,8 +24,14 @@ pub fn model(args: &ModelArgs, verbose: bool) -> Result<Model, Failure> {
         None => shipped::model()?,
     };
     let found = device::find(&args.device)?;
+    let dtype = args
+        .dtype
+        .resolve(&found.device, || Ok(Size::of_model(&folder)?))?;
+    if verbose && args.dtype == DtypeArg::Auto {
+        output::note(&format!("weights as {dtype}"));
+    }
     let options = LoadModel {
-        dtype: args.dtype.into(),
+        dtype,
         device: found.device,
         encoders: args.encoder_paths()?,
         template: args.template.clone(),

@@ -29,6 +29,7 @@ mod parity;
 mod probe;
 mod progress;
 mod pull;
+mod quantize;
 mod shipped;
 mod train;
 mod watch;
@@ -105,6 +106,8 @@ enum ModelVerb {
     Pull(pull::Pull),
     /// Show what a model is made of, without loading it.
     Inspect(inspect::Inspect),
+    /// Write a model folder with shorter weights, packed for the CPU.
+    Quantize(quantize::Quantize),
 }
 
 fn main() -> ExitCode {
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Encoders(verb) => verb.run(),
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),
         Verb::Model(ModelVerb::Inspect(verb)) => verb.run(),
+        Verb::Model(ModelVerb::Quantize(verb)) => verb.run(),
         Verb::Train(verb) => verb.run(),
         Verb::Data(verb) => verb.run(),
         Verb::Engine(verb) => verb.run(),

@@ -1,4 +1,4 @@
-//! How freed memory is treated.
+//! How freed memory is treated, and how much there is.
 
 use std::ffi::c_int;
 
@@ -23,6 +23,20 @@ pub fn keep() {
     }
 }
 
+/// Bytes that this process may still take: what the machine has left, or what is left of a container's
+/// limit, whichever is less; none where the system does not tell.
+pub fn free() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let machine = system.available_memory();
+    let free = match system.cgroup_limits() {
+        // What a container has mapped of files can be taken back, so it does not count.
+        Some(limits) => machine.min(limits.total_memory.saturating_sub(limits.rss)),
+        None => machine,
+    };
+    Some(free).filter(|&bytes| bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +47,13 @@ mod tests {
         unsafe {
             libmimalloc_sys::mi_option_get(PURGE_DELAY)
         }
+    }
+
+    #[test]
+    fn there_is_less_free_than_there_is() {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        assert!(free().is_none_or(|bytes| bytes <= system.total_memory()));
     }
 
     /// The default of this option, and of no other near it.

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use burn::prelude::Device;
 use clap::Args;
-use opabinia_model::parity::{CaseReport, Check, find_cases, run_case};
+use opabinia_model::fit::Size;
+use opabinia_model::parity::{CaseReport, Check, find_cases, run_case_as};
 use serde_json::json;
 
+use crate::args::DtypeArg;
 use crate::{Outcome, output};
 
 /// Prove that this program computes what the reference computed.
@@ -15,6 +18,9 @@ pub struct Parity {
     /// Case folders, or folders of them.
     #[arg(required = true)]
     cases: Vec<PathBuf>,
+    /// Type of the large weights: the cases then hold at the tolerance of that type.
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    dtype: DtypeArg,
     /// One JSON object per case on standard output.
     #[arg(long)]
     json: bool,
@@ -26,10 +32,17 @@ pub struct Parity {
 impl Parity {
     /// Runs every case; 0 only if all hold.
     pub fn run(self) -> Outcome {
+        // Cases are small: all types fit.
+        let small = Size {
+            parameters: 0,
+            stored: 0,
+            packed: false,
+        };
+        let dtype = self.dtype.resolve(&Device::flex(), || Ok(small))?;
         let (mut held, mut failed) = (0, 0);
         for path in &self.cases {
             for folder in find_cases(path)? {
-                let holds = match run_case(&folder) {
+                let holds = match run_case_as(&folder, dtype) {
                     Ok(report) => {
                         self.show(&report)?;
                         report.holds()

@@ -12,8 +12,9 @@ use opabinia_eval::probe::{
     ProbeRow, SplitRule, probe,
 };
 use opabinia_eval::run_scores;
+use opabinia_model::fit::Size;
 use opabinia_vision::{EncoderSpec, load_encoder};
-use opabinia_weights::{LoadOptions, hub};
+use opabinia_weights::{Checkpoint, LoadOptions, hub};
 
 use crate::args::{DtypeArg, ImageArgs};
 use crate::failure::Failure;
@@ -275,7 +276,9 @@ impl Probe {
         device: &Device,
         (name, spec, weights): (String, EncoderSpec, &Path),
     ) -> Result<ProbeRow, Failure> {
-        let load = LoadOptions::new(self.dtype.into()).on_device(device);
+        let size = || Ok(Size::of_checkpoint(&Checkpoint::open(weights)?));
+        let dtype = self.dtype.resolve(device, size)?.for_encoders();
+        let load = LoadOptions::new(dtype).on_device(device);
         let (encoder, _) = load_encoder(&spec, weights, &load)?;
         let pooling = match self.pool {
             PoolArg::Auto => None,

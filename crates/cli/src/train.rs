@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::watch::{Watch, time};
-use crate::{Outcome, device, output};
+use crate::{Outcome, device, memory, output};
 
 /// Train what a recipe says; the same command goes on where an interrupted run stands.
 #[derive(Args)]
@@ -135,7 +135,7 @@ impl Train {
         let folder = self.out.clone().unwrap_or_else(|| recipe.folder());
         let options = JobOptions {
             devices: device::of_kind(&self.device)?,
-            memory: free_memory(),
+            memory: memory::free(),
             disk: free_disk(&folder),
             folder: Some(folder),
             at_most: self.at_most,
@@ -236,12 +236,6 @@ fn watch_for_interrupts() -> Result<(), Failure> {
         output::note("stopping after this step, and saving; Ctrl-C again ends at once");
     })?;
     Ok(())
-}
-
-fn free_memory() -> Option<u64> {
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    Some(system.available_memory()).filter(|&bytes| bytes > 0)
 }
 
 /// Free bytes on the disk that a folder is on, or will be.

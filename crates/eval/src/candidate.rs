@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use opabinia_endpoint::Endpoint;
 use opabinia_model::Model;
+use opabinia_nn::packed;
 use sha2::{Digest, Sha256};
 
 use crate::digest;
@@ -88,10 +89,20 @@ fn fingerprint(model: &Model) -> String {
             self.0.update("/");
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let data = param.val().into_data();
-            self.0
-                .update(format!("{:?}{:?}", data.shape(), data.dtype()));
-            self.0.update(data.as_bytes());
+            let shape = param.lazy_shape();
+            match packed::packed(param.id) {
+                Some(weight) => {
+                    self.0
+                        .update(format!("{shape:?}{}", weight.format().name()));
+                    self.0.update(weight.as_bytes());
+                }
+                None => {
+                    let data = param.val().into_data();
+                    self.0
+                        .update(format!("{:?}{:?}", data.shape(), data.dtype()));
+                    self.0.update(data.as_bytes());
+                }
+            }
         }
     }
     let mut hash = Hash(Sha256::new());

@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use burn::prelude::*;
-use opabinia_kernels::{Format, Options, Packed, Path, Rows, Weights, multiply_with};
+use opabinia_kernels::{Format, Options, Packed, Path, Rows, Weights, multiply};
 use rayon::prelude::*;
 
 /// Name, rows, outputs, inputs.
@@ -65,7 +65,7 @@ fn main() {
             let mut next = (0..copies).cycle();
             let seconds = median(|| {
                 let weights = Weights::Packed(&packed[next.next().unwrap_or(0)]);
-                black_box(multiply_with(&x, m, weights, Options::default()));
+                black_box(multiply(&x, m, weights, Options::default()));
             });
             row(
                 name,
@@ -83,7 +83,7 @@ fn main() {
         ] {
             if m > 1 {
                 let seconds = median(|| {
-                    black_box(multiply_with(
+                    black_box(multiply(
                         &x,
                         m,
                         Weights::Rows(rows, [n, k]),

@@ -6,8 +6,9 @@
 
 use rayon::prelude::*;
 
-use crate::format::{BLOCK, Format, GROUP};
-use crate::micro::MAX_ROWS;
+use crate::Path;
+use crate::format::{BLOCK, GROUP};
+use crate::micro::{Kernel, MAX_ROWS};
 use crate::pack::bf16_pair;
 use crate::transpose::interleave;
 
@@ -56,6 +57,7 @@ pub(crate) struct Prepared {
     pub(crate) kind: Kind,
     pub(crate) tiles: Vec<Tile>,
     k: usize,
+    path: Path,
     words: Vec<u32>,
     /// One per row of a tile and block of 256, in the order of the tiles.
     scales: Vec<f32>,
@@ -73,12 +75,12 @@ pub(crate) struct Part<'a> {
 }
 
 impl Prepared {
-    /// Prepares `x`, `[m, k]`, for weights of `format`; `sizes` are the numbers of rows that kernels
-    /// take, the largest first, 1 last.
-    pub(crate) fn new(x: &[f32], m: usize, format: Format, kind: Kind, sizes: &[usize]) -> Self {
+    /// Prepares `x`, `[m, k]`, for a kernel.
+    pub(crate) fn new(x: &[f32], m: usize, kernel: Kernel) -> Self {
         let k = x.len() / m.max(1);
-        let padded = format.padded(k);
-        let tiles = tiles(m, sizes);
+        let kind = kernel.kind();
+        let padded = kernel.format().padded(k);
+        let tiles = tiles(m, kernel.rows());
         let words = padded / kind.per_word();
         let blocks = match kind {
             Kind::Float | Kind::Pairs => 0,
@@ -89,6 +91,7 @@ impl Prepared {
             .map_or(0, |_| padded.div_ceil(kind.per_sum()));
         let mut prepared = Self {
             kind,
+            path: kernel.path(),
             k: padded,
             words: vec![0; words * m],
             scales: vec![0.0; blocks * m],
@@ -100,7 +103,7 @@ impl Prepared {
     }
 
     fn fill(&mut self, x: &[f32], k: usize) {
-        let (kind, padded) = (self.kind, self.k);
+        let (kind, path) = (self.kind, self.path);
         let (mut words, mut scales, mut sums) = (
             self.words.as_mut_slice(),
             self.scales.as_mut_slice(),
@@ -127,10 +130,10 @@ impl Prepared {
             &mut [i32],
         )| {
             match kind {
-                Kind::Float => floats(x, rows, words),
-                Kind::Pairs => pairs(x, rows, words),
+                Kind::Float => floats(x, rows, words, path),
+                Kind::Pairs => pairs(x, rows, words, path),
                 Kind::Bytes | Kind::Groups => {
-                    bytes(x, rows, padded, kind.per_sum(), words, scales, sums);
+                    bytes(x, (rows, kind.per_sum()), words, scales, sums, path);
                 }
             }
         };
@@ -177,12 +180,12 @@ fn tiles(m: usize, sizes: &[usize]) -> Vec<Tile> {
 /// Values of a row that are prepared at a time: what they become stays in the first cache.
 const PIECE: usize = 2 * BLOCK;
 
-fn floats(x: &[f32], rows: usize, words: &mut [u32]) {
+fn floats(x: &[f32], rows: usize, words: &mut [u32], path: Path) {
     let k = x.len() / rows;
-    interleave(bytemuck::cast_slice(x), k, rows, k, words);
+    interleave(bytemuck::cast_slice(x), k, rows, k, words, path);
 }
 
-fn pairs(x: &[f32], rows: usize, words: &mut [u32]) {
+fn pairs(x: &[f32], rows: usize, words: &mut [u32], path: Path) {
     const WORDS: usize = PIECE / 2;
     let k = x.len() / rows;
     let mut piece = [0u32; MAX_ROWS * WORDS];
@@ -197,21 +200,21 @@ fn pairs(x: &[f32], rows: usize, words: &mut [u32]) {
                 piece[two.len()] = bf16_pair(low, 0.0);
             }
         }
-        interleave(&piece, WORDS, rows, count, &mut words[start / 2 * rows..]);
+        let words = &mut words[start / 2 * rows..];
+        interleave(&piece, WORDS, rows, count, words, path);
     }
 }
 
 fn bytes(
     x: &[f32],
-    rows: usize,
-    padded: usize,
-    per_sum: usize,
+    (rows, per_sum): (usize, usize),
     words: &mut [u32],
     scales: &mut [f32],
     sums: &mut [i32],
+    path: Path,
 ) {
     const WORDS: usize = BLOCK / 4;
-    let k = x.len() / rows;
+    let (k, padded) = (x.len() / rows, words.len() / rows * 4);
     let mut piece = [0u32; MAX_ROWS * WORDS];
     for (block, start) in (0..padded).step_by(BLOCK).enumerate() {
         let length = padded.min(start + BLOCK) - start;
@@ -236,6 +239,7 @@ fn bytes(
             rows,
             length / 4,
             &mut words[start / 4 * rows..],
+            path,
         );
     }
 }
@@ -270,6 +274,7 @@ fn to_int8(values: &[f32], quantised: &mut [i8]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Format;
 
     #[test]
     fn rows_in_tiles() {
@@ -281,7 +286,8 @@ mod tests {
     #[test]
     fn words_alternate_between_rows() {
         let x: Vec<f32> = (0..6).map(|v| v as f32).collect();
-        let prepared = Prepared::new(&x, 2, Format::F32, Kind::Float, &[2, 1]);
+        let kernel = Kernel::new(Path::Portable, Format::F32, false);
+        let prepared = Prepared::new(&x, 2, kernel);
         let part = prepared.part(&prepared.tiles[0], 0, 3);
         let words: Vec<f32> = part.words.iter().map(|w| f32::from_bits(*w)).collect();
         assert_eq!(words, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
@@ -300,8 +306,9 @@ mod tests {
     #[test]
     fn sums_are_of_what_was_rounded() {
         let x: Vec<f32> = (0..300).map(|i| (i % 7) as f32 - 3.0).collect();
-        for kind in [Kind::Bytes, Kind::Groups] {
-            let prepared = Prepared::new(&x, 1, Format::Int8, kind, &[1]);
+        for format in [Format::Int8, Format::Int4] {
+            let prepared = Prepared::new(&x, 1, Kernel::new(Path::Portable, format, false));
+            let kind = prepared.kind;
             let part = prepared.part(&prepared.tiles[0], 0, 320);
             let words = part.words.chunks(kind.per_sum() / 4);
             for (words, sum) in words.zip(part.sums) {

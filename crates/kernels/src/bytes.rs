@@ -7,15 +7,14 @@ struct Line([u8; 64]);
 
 /// Bytes that begin at a multiple of 64.
 #[derive(Clone)]
-pub struct AlignedBytes {
+pub(crate) struct AlignedBytes {
     lines: Vec<Line>,
     len: usize,
 }
 
 impl AlignedBytes {
     /// `len` zeros.
-    #[must_use]
-    pub fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(len: usize) -> Self {
         Self {
             lines: vec![Line([0; 64]); len.div_ceil(64)],
             len,

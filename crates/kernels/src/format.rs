@@ -14,9 +14,9 @@
 //! times the offset is taken off afterwards.
 
 /// Columns of a panel.
-pub const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Values of `k` that share the scale of an activation, and of an int8 weight.
-pub const BLOCK: usize = 256;
+pub(crate) const BLOCK: usize = 256;
 /// Values of `k` that share the scale of an int4 weight.
 pub(crate) const GROUP: usize = 32;
 /// Bytes of a row of a panel.
@@ -80,8 +80,7 @@ impl Format {
     }
 
     /// Bytes of a panel, a multiple of 64.
-    #[must_use]
-    pub fn panel_bytes(self, k: usize) -> usize {
+    pub(crate) fn panel_bytes(self, k: usize) -> usize {
         self.offset(self.padded(k))
     }
 

@@ -33,11 +33,10 @@ mod path;
 mod quantise;
 mod transpose;
 
-pub use bytes::AlignedBytes;
-pub use format::{BLOCK, Format, PANEL};
-pub use multiply::{Activations, FEW_ROWS, Finish, Options, Weights, multiply, multiply_with};
+pub use format::Format;
+pub use multiply::{Activations, FEW_ROWS, Options, Weights, multiply};
 pub use pack::{PackError, Packed, Rows};
-pub use path::{OVERRIDE, Path, PathError};
+pub use path::{Path, PathError};
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ const SMALL_WEIGHT: usize = 1 << 16;
 const PACKED_AT_A_TIME: usize = 1 << 21;
 
 /// What is done to finished values of a row: an activation function.
-pub type Finish<'a> = dyn Fn(&mut [f32]) + Sync + 'a;
+type Finish<'a> = dyn Fn(&mut [f32]) + Sync + 'a;
 
 /// The weight of a product, `[n, k]`.
 #[derive(Clone, Copy, Debug)]
@@ -74,25 +74,16 @@ pub struct Options<'a> {
     pub path: Option<Path>,
 }
 
-/// `x · weightᵀ`.
+/// `x · weightᵀ`, with what [`Options`] name.
 ///
 /// # Shapes
 /// - `x`: `[m, k]`, `weights`: `[n, k]`
 /// - output: `[m, n]`
 ///
 /// # Panics
-/// As [`multiply_with`].
-#[must_use]
-pub fn multiply(x: &[f32], m: usize, weights: Weights<'_>) -> Vec<f32> {
-    multiply_with(x, m, weights, Options::default())
-}
-
-/// [`multiply`] with a bias, an activation function, or on a chosen path.
-///
-/// # Panics
 /// If the lengths do not fit each other, or the processor does not have the path: wiring mistakes.
 #[must_use]
-pub fn multiply_with(x: &[f32], m: usize, weights: Weights<'_>, options: Options<'_>) -> Vec<f32> {
+pub fn multiply(x: &[f32], m: usize, weights: Weights<'_>, options: Options<'_>) -> Vec<f32> {
     let [n, k] = weights.shape();
     assert_eq!(x.len(), m * k, "activations of another width");
     assert!(
@@ -195,7 +186,7 @@ impl<'a> Product<'a> {
         let rounded = options.activations == Activations::Rounded && m > FEW_ROWS;
         let kernel = Kernel::new(path, format, rounded);
         Self {
-            prepared: Prepared::new(x, m, format, kernel.kind(), kernel.rows()),
+            prepared: Prepared::new(x, m, kernel),
             kernel,
             format,
             m,
@@ -217,7 +208,8 @@ impl<'a> Product<'a> {
         for first in (0..self.n).step_by(at_a_time * PANEL) {
             let panels = (self.n - first).div_ceil(PANEL).min(at_a_time);
             let bytes = &mut packed.as_mut()[..panels * panel_bytes];
-            let done = pack_panels(rows, [self.n, self.k], self.format, first, bytes);
+            let (shape, path) = ([self.n, self.k], self.kernel.path());
+            let done = pack_panels(rows, shape, self.format, first, bytes, path);
             assert!(done.is_ok(), "floats can always be packed");
             self.run(bytes, first, target);
         }

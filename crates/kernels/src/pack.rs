@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::Path;
 use crate::bytes::AlignedBytes;
 use crate::format::{BLOCK, Format, GROUP, PANEL, ROW, ZERO4, ZERO8};
 use crate::{quantise, transpose};
@@ -54,14 +56,8 @@ impl Rows<'_> {
         let range = start..start + into.len();
         match self {
             Self::F32(values) => into.copy_from_slice(&values[range]),
-            Self::Bf16(values) => {
-                for (to, from) in into.iter_mut().zip(&values[range]) {
-                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
-                }
-            }
-            Self::F16(values) => {
-                half::slice::HalfFloatSliceExt::convert_to_f32_slice(&values[range], into);
-            }
+            Self::Bf16(values) => values[range].convert_to_f32_slice(into),
+            Self::F16(values) => values[range].convert_to_f32_slice(into),
         }
     }
 }
@@ -133,7 +129,7 @@ impl Packed {
         }
         let bytes = format.bytes([n, k]).ok_or_else(|| size(rows.len()))?;
         let mut packed = AlignedBytes::zeros(bytes);
-        pack_panels(rows, [n, k], format, 0, packed.as_mut())?;
+        pack_panels(rows, [n, k], format, 0, packed.as_mut(), Path::best())?;
         Ok(Self {
             format,
             n,
@@ -248,6 +244,7 @@ pub(crate) fn pack_panels(
     format: Format,
     first: usize,
     packed: &mut [u8],
+    path: Path,
 ) -> Result<(), PackError> {
     let panel_bytes = format.panel_bytes(k);
     if panel_bytes == 0 {
@@ -256,6 +253,12 @@ pub(crate) fn pack_panels(
     let pack = |(panel, bytes): (usize, &mut [u8])| {
         let first = first + panel * PANEL;
         let columns = n.saturating_sub(first).min(PANEL);
+        if format == rows.exact()
+            && columns == PANEL
+            && transpose::panel(rows, k, first, bytes, path)
+        {
+            return Ok(());
+        }
         pack_panel(rows, k, format, first, columns, bytes)
     };
     if packed.len() < SMALL {
@@ -279,9 +282,6 @@ fn pack_panel(
     columns: usize,
     panel: &mut [u8],
 ) -> Result<(), PackError> {
-    if format == rows.exact() && columns == PANEL && transpose::panel(rows, k, first, panel) {
-        return Ok(());
-    }
     let mut wide = [0f32; BLOCK * PANEL];
     for start in (0..k).step_by(BLOCK) {
         let values = (k - start).min(BLOCK);
@@ -331,19 +331,8 @@ fn block_bf16(wide: &[f32; BLOCK * PANEL], bytes: &mut [u8]) {
 /// Two values rounded to bf16, the first in the lower half.
 #[inline(always)]
 pub(crate) fn bf16_pair(low: f32, high: f32) -> u32 {
-    bf16_bits(low) | bf16_bits(high) << 16
-}
-
-/// To nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-fn bf16_bits(value: f32) -> u32 {
-    let bits = value.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    if value.is_nan() {
-        bits >> 16 | 0x40
-    } else {
-        rounded
-    }
+    let [low, high] = [low, high].map(|value| u32::from(bf16::from_f32(value).to_bits()));
+    low | high << 16
 }
 
 fn block_int8(wide: &[f32; BLOCK * PANEL], padded: usize, bytes: &mut [u8]) {

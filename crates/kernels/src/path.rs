@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 /// The environment's variable that names a path (see [`Path::key`]).
-pub const OVERRIDE: &str = "OPABINIA_CPU";
+const OVERRIDE: &str = "OPABINIA_CPU";
 
 /// Code for a kind of processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +66,7 @@ impl Path {
     ///
     /// # Errors
     /// If there is none, or this processor cannot take it.
-    pub fn by_key(key: &str) -> Result<Self, PathError> {
+    fn by_key(key: &str) -> Result<Self, PathError> {
         let path = Self::ALL.into_iter().find(|path| path.key() == key);
         let path = path.ok_or_else(|| PathError::Unknown(key.to_owned()))?;
         if path.is_available() {
@@ -113,8 +113,7 @@ impl Path {
     }
 
     /// Whether it multiplies bf16 by bf16, where it is [allowed](crate::Activations) to.
-    #[must_use]
-    pub fn has_bf16(self) -> bool {
+    pub(crate) fn has_bf16(self) -> bool {
         self == Self::Avx512Bf16
     }
 
@@ -151,7 +150,12 @@ impl Path {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PathError {
     /// No path has the name.
-    #[error("OPABINIA_CPU is `{0}`, which names no code path; there are {all}", all = keys(|_| true))]
+    #[error(
+        "OPABINIA_CPU is `{0}`, which names no code path; this processor has {here}, others have \
+         {elsewhere}",
+        here = keys(Path::is_available),
+        elsewhere = keys(|path| !path.is_available())
+    )]
     Unknown(String),
     /// The processor lacks what it needs.
     #[error(
@@ -223,8 +227,15 @@ mod tests {
         }
         let unknown = Path::by_key("fast").unwrap_err().to_string();
         assert!(
-            unknown.contains("`fast`") && unknown.contains("portable, neon"),
+            unknown.contains("`fast`") && unknown.contains("this processor has portable"),
             "{unknown}"
         );
+        let (here, elsewhere) = unknown.split_once("others have").unwrap();
+        for path in Path::ALL {
+            let key = path.key();
+            let named = |text: &str| text.split([' ', ',', ';']).any(|word| word == key);
+            assert_eq!(named(here), path.is_available(), "{key}: {unknown}");
+            assert_eq!(named(elsewhere), !path.is_available(), "{key}: {unknown}");
+        }
     }
 }

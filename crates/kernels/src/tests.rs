@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::{Activations, FEW_ROWS, Format, Options, Packed, Path, Rows, Weights, multiply_with};
+use crate::{Activations, FEW_ROWS, Format, Options, Packed, Path, Rows, Weights, multiply};
 
 fn paths() -> impl Iterator<Item = Path> {
     Path::ALL.into_iter().filter(|path| path.is_available())
@@ -105,7 +105,7 @@ fn every_path_matches_f64() {
                     path: Some(path),
                     ..Options::default()
                 };
-                let y = multiply_with(&x, m, Weights::Packed(&packed), options);
+                let y = multiply(&x, m, Weights::Packed(&packed), options);
                 let worst = match format {
                     Format::F32 | Format::Bf16 => worst_share(&y, &expected),
                     Format::Int8 | Format::Int4 => {
@@ -136,7 +136,7 @@ fn activations_are_rounded_where_that_is_allowed() {
                     activations: Activations::Rounded,
                     ..Options::default()
                 };
-                let y = multiply_with(&x, m, Weights::Packed(&packed), options);
+                let y = multiply(&x, m, Weights::Packed(&packed), options);
                 let worst = worst_share(&y, &expected);
                 assert!(worst < 1.0, "{path:?} {format:?} [{m}, {n}, {k}]: {worst}");
             }
@@ -169,7 +169,7 @@ fn integers_are_exact_where_activations_are() {
                     path: Some(path),
                     ..Options::default()
                 };
-                let y = multiply_with(&x, m, Weights::Packed(&packed), options);
+                let y = multiply(&x, m, Weights::Packed(&packed), options);
                 let worst = deviation(&y, &exact, k) / 127.0;
                 assert!(worst < 5e-6, "{path:?} {format:?} [{m}, {n}, {k}]: {worst}");
             }
@@ -190,7 +190,7 @@ fn extremes_do_not_saturate() {
                     path: Some(path),
                     ..Options::default()
                 };
-                for y in multiply_with(&x, 3, Weights::Packed(&packed), options) {
+                for y in multiply(&x, 3, Weights::Packed(&packed), options) {
                     let error = (y - a * b * k as f32).abs() / k as f32;
                     assert!(error < 1e-3, "{path:?} {format:?}: {y}");
                 }
@@ -215,7 +215,7 @@ fn what_is_not_finite_stays_so() {
                     path: Some(path),
                     ..Options::default()
                 };
-                let y = multiply_with(&x, m, Weights::Packed(&packed), options);
+                let y = multiply(&x, m, Weights::Packed(&packed), options);
                 for (row, y) in y.chunks(n).enumerate() {
                     let finite = row != 0 && row != m - 1;
                     let right = y.iter().all(|y| y.is_finite() == finite);
@@ -236,7 +236,7 @@ fn nothing_times_nothing() {
         let run = |m: usize, [n, k]: [usize; 2], bias: Option<&[f32]>| {
             let w = vec![1f32; n * k];
             let options = Options { bias, ..options };
-            multiply_with(
+            multiply(
                 &vec![1.0; m * k],
                 m,
                 Weights::Rows(Rows::F32(&w), [n, k]),
@@ -268,8 +268,8 @@ fn rows_are_packed_on_the_way() {
                     path: Some(path),
                     ..Options::default()
                 };
-                let a = multiply_with(&x, m, Weights::Packed(&packed), options);
-                let b = multiply_with(&x, m, Weights::Rows(rows, [n, k]), options);
+                let a = multiply(&x, m, Weights::Packed(&packed), options);
+                let b = multiply(&x, m, Weights::Rows(rows, [n, k]), options);
                 assert_eq!(a, b, "{path:?} {format:?} [{m}, {n}, {k}]");
             }
         }
@@ -281,7 +281,7 @@ fn rows_are_packed_on_the_way() {
 fn long_matrices_are_packed_in_pieces() {
     let [m, n, k] = [20, 2100, 4100];
     let (x, w) = (noise(m * k, 8), noise(n * k, 9));
-    let y = multiply_with(
+    let y = multiply(
         &x,
         m,
         Weights::Rows(Rows::F32(&w), [n, k]),
@@ -312,10 +312,10 @@ fn few_rows_do_not_depend_on_each_other() {
             };
             let single: Vec<f32> = x
                 .chunks(k)
-                .flat_map(|x| multiply_with(x, 1, Weights::Packed(&packed), options))
+                .flat_map(|x| multiply(x, 1, Weights::Packed(&packed), options))
                 .collect();
             for m in 1..=FEW_ROWS {
-                let y = multiply_with(&x[..m * k], m, Weights::Packed(&packed), options);
+                let y = multiply(&x[..m * k], m, Weights::Packed(&packed), options);
                 assert_eq!(y, single[..m * n], "{path:?} {format:?} {m} rows");
             }
         }
@@ -333,7 +333,7 @@ fn bias_and_activation_come_last() {
                 path: Some(path),
                 ..Options::default()
             };
-            let mut expected = multiply_with(&x, m, weights, plain);
+            let mut expected = multiply(&x, m, weights, plain);
             for row in expected.chunks_mut(n) {
                 row.iter_mut()
                     .zip(&bias)
@@ -344,7 +344,7 @@ fn bias_and_activation_come_last() {
                 finish: Some(&finish),
                 ..plain
             };
-            assert_eq!(multiply_with(&x, m, weights, all), expected, "{path:?}");
+            assert_eq!(multiply(&x, m, weights, all), expected, "{path:?}");
         }
     }
 }
@@ -361,7 +361,7 @@ fn threads_change_nothing() {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| crate::multiply(&x, m, Weights::Packed(&packed)))
+            pool.install(|| multiply(&x, m, Weights::Packed(&packed), Options::default()))
         };
         assert_eq!(on(1), on(3), "{format:?}");
     }
@@ -379,7 +379,7 @@ proptest! {
             let exact: Vec<f64> = expected.iter().map(|(y, _)| *y).collect();
             for path in paths() {
                 let options = Options { path: Some(path), ..Options::default() };
-                let y = multiply_with(&x, m, Weights::Packed(&packed), options);
+                let y = multiply(&x, m, Weights::Packed(&packed), options);
                 prop_assert_eq!(y.len(), m * n);
                 let worst = match format {
                     Format::F32 | Format::Bf16 => worst_share(&y, &expected),
@@ -397,7 +397,7 @@ proptest! {
         if path.is_available() {
             let packed = Packed::from_bytes(bytes, [16, 256], Format::Int8).unwrap();
             let options = Options { path: Some(path), ..Options::default() };
-            let y = multiply_with(&[1.0; 256], 1, Weights::Packed(&packed), options);
+            let y = multiply(&[1.0; 256], 1, Weights::Packed(&packed), options);
             prop_assert_eq!(y.len(), 16);
         }
     }

@@ -3,6 +3,7 @@
 //! Weights that lie row after row are packed so at every product, and activations always are; so it
 //! has vectors of its own.
 
+use crate::Path;
 use crate::format::ROW;
 use crate::pack::Rows;
 
@@ -11,7 +12,14 @@ use crate::pack::Rows;
 ///
 /// # Panics
 /// If the words are not there, or have no room.
-pub(crate) fn interleave(from: &[u32], step: usize, rows: usize, length: usize, to: &mut [u32]) {
+pub(crate) fn interleave(
+    from: &[u32],
+    step: usize,
+    rows: usize,
+    length: usize,
+    to: &mut [u32],
+    path: Path,
+) {
     if rows * length == 0 {
         return;
     }
@@ -19,9 +27,9 @@ pub(crate) fn interleave(from: &[u32], step: usize, rows: usize, length: usize, 
     let to = &mut to[..rows * length];
     let (mut done_rows, mut done) = (0, 0);
     #[cfg(target_arch = "x86_64")]
-    if crate::Path::best() != crate::Path::Portable {
+    if has_avx2(path) {
         (done_rows, done) = (rows / 4 * 4, length / 8 * 8);
-        // SAFETY: every path but the portable one has AVX2; the sizes were checked.
+        // SAFETY: the processor has AVX2; the sizes were checked.
         unsafe { avx2::interleave(from, step, rows, done, to) };
     }
     for row in 0..rows {
@@ -36,22 +44,33 @@ pub(crate) fn interleave(from: &[u32], step: usize, rows: usize, length: usize, 
 ///
 /// # Panics
 /// If the rows are not there.
-pub(crate) fn panel(rows: Rows<'_>, k: usize, first: usize, panel: &mut [u8]) -> bool {
+pub(crate) fn panel(rows: Rows<'_>, k: usize, first: usize, panel: &mut [u8], path: Path) -> bool {
     match rows {
-        Rows::F32(values) => words(bytemuck::cast_slice(&values[first * k..][..16 * k]), panel),
+        Rows::F32(values) => words(
+            bytemuck::cast_slice(&values[first * k..][..16 * k]),
+            panel,
+            path,
+        ),
         // An odd row ends in half a word; the next begins in it.
-        Rows::Bf16(values) if k.is_multiple_of(2) => {
-            words(bytemuck::cast_slice(&values[first * k..][..16 * k]), panel)
-        }
+        Rows::Bf16(values) if k.is_multiple_of(2) => words(
+            bytemuck::cast_slice(&values[first * k..][..16 * k]),
+            panel,
+            path,
+        ),
         Rows::Bf16(_) | Rows::F16(_) => false,
     }
 }
 
+/// Whether the path may use AVX2, and the processor can: every path of x86 but the portable one has it.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2(path: Path) -> bool {
+    path != Path::Portable && path.is_available()
+}
+
 /// Turns 16 equally long rows of words; what the panel has beyond them stays as it is.
 #[cfg(target_arch = "x86_64")]
-fn words(rows: &[u8], panel: &mut [u8]) -> bool {
-    // Every path of x86 but the portable one has AVX2.
-    if crate::Path::best() == crate::Path::Portable {
+fn words(rows: &[u8], panel: &mut [u8], path: Path) -> bool {
+    if !has_avx2(path) {
         return false;
     }
     let length = rows.len() / 16;
@@ -71,7 +90,7 @@ fn words(rows: &[u8], panel: &mut [u8]) -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn words(_rows: &[u8], _panel: &mut [u8]) -> bool {
+fn words(_rows: &[u8], _panel: &mut [u8], _path: Path) -> bool {
     false
 }
 
@@ -178,12 +197,13 @@ mod tests {
 
     #[test]
     fn words_of_rows_alternate() {
-        for rows in 1..14 {
+        let paths = || [Path::Portable, Path::best()];
+        for (rows, path) in (1..14).flat_map(|rows| paths().map(|path| (rows, path))) {
             for length in [0, 1, 8, 21] {
                 let step = length + 3;
                 let from: Vec<u32> = (0..rows * step).map(|v| v as u32).collect();
                 let mut to = vec![0; rows * length];
-                interleave(&from, step, rows, length, &mut to);
+                interleave(&from, step, rows, length, &mut to, path);
                 for (at, word) in to.iter().enumerate() {
                     assert_eq!(*word as usize, at % rows * step + at / rows);
                 }
@@ -191,12 +211,21 @@ mod tests {
         }
     }
 
+    /// A path that was forced is taken here, too.
+    #[test]
+    fn the_portable_path_has_no_vectors() {
+        let rows = vec![1f32; 16 * 8];
+        let mut panel_bytes = vec![0u8; 8 * ROW];
+        let taken = panel(Rows::F32(&rows), 8, 0, &mut panel_bytes, Path::Portable);
+        assert!(!taken && panel_bytes.iter().all(|byte| *byte == 0));
+    }
+
     #[test]
     fn words_are_turned_and_padding_is_cleared() {
         for k in [1, 8, 13, 40] {
             let rows: Vec<f32> = (0..32 * k).map(|v| v as f32).collect();
             let mut panel_bytes = vec![7u8; (k + 1) * ROW];
-            if !panel(Rows::F32(&rows), k, 16, &mut panel_bytes) {
+            if !panel(Rows::F32(&rows), k, 16, &mut panel_bytes, Path::best()) {
                 continue;
             }
             for at in 0..k {

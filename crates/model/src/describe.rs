@@ -100,37 +100,20 @@ const WORDS: usize = 120;
 pub fn describe(folder: &Path) -> Result<Description, ModelError> {
     let config = ModelConfig::from_folder(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
-    let device = Device::flex();
-    let mut parts = Vec::new();
-    let mut cost = Cost::default();
-    let mut widths = Vec::new();
-    for (i, name) in config.vision.iter().flat_map(|v| &v.encoders).enumerate() {
-        let select = config
-            .vision
-            .as_ref()
-            .map_or(-2, |vision| vision.select_layer);
-        let spec = EncoderSpec::parse(name)?.with_select_layer(select);
-        let (encoder, bytes) = local_encoder(folder, i, &spec, &device)?;
-        cost.encode_flop += encoder_flop(&encoder);
-        widths.push(connector_input(&checkpoint, i).unwrap_or_else(|| encoder.width()));
-        let grid = config.vision.as_ref().map(|vision| vision.grids[i]);
-        parts.push(encoder_part(i, name, &encoder, grid, bytes));
-    }
+    let (mut parts, encode_flop) = describe_parts(folder, &config, &checkpoint)?;
+    let mut cost = Cost {
+        encode_flop,
+        ..Cost::default()
+    };
     let tokens = config
         .vision
         .as_ref()
         .map(|vision| vision.connector.token_grid());
-    if let Some(vision) = &config.vision {
-        let part = connector_part(vision, &config, &widths, &checkpoint, &device)?;
-        let cells = vision.connector.token_grid().len();
-        // Every parameter meets every query about once; windows of several features are few.
-        cost.encode_flop += 2.0 * part.parameters as f64 * cells as f64;
-        parts.push(part);
-    }
-    let decoder = decoder_part(&config, &checkpoint, &device);
     let visual = tokens.map_or(0, |grid| grid.rows * (grid.cols + 1));
-    finish_cost(&mut cost, &config, &parts, &decoder, visual + WORDS);
-    parts.push(decoder);
+    if let Some(decoder) = parts.pop() {
+        finish_cost(&mut cost, &config, &parts, &decoder, visual + WORDS);
+        parts.push(decoder);
+    }
     Ok(Description {
         folder: folder.to_owned(),
         model_type: config.model_type.clone(),
@@ -144,6 +127,39 @@ pub fn describe(folder: &Path) -> Result<Description, ModelError> {
         template: template(folder, &config)?,
         cost,
     })
+}
+
+/// Encoders, connector and, last, the decoder; and the operations of looking at one picture.
+pub(crate) fn describe_parts(
+    folder: &Path,
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+) -> Result<(Vec<Part>, f64), ModelError> {
+    let device = Device::flex();
+    let mut parts = Vec::new();
+    let mut encode_flop = 0.0;
+    let mut widths = Vec::new();
+    for (i, name) in config.vision.iter().flat_map(|v| &v.encoders).enumerate() {
+        let select = config
+            .vision
+            .as_ref()
+            .map_or(-2, |vision| vision.select_layer);
+        let spec = EncoderSpec::parse(name)?.with_select_layer(select);
+        let (encoder, bytes) = local_encoder(folder, i, &spec, &device)?;
+        encode_flop += encoder_flop(&encoder);
+        widths.push(connector_input(checkpoint, i).unwrap_or_else(|| encoder.width()));
+        let grid = config.vision.as_ref().map(|vision| vision.grids[i]);
+        parts.push(encoder_part(i, name, &encoder, grid, bytes));
+    }
+    if let Some(vision) = &config.vision {
+        let part = connector_part(vision, config, &widths, checkpoint, &device)?;
+        let cells = vision.connector.token_grid().len();
+        // Every parameter meets every query about once; windows of several features are few.
+        encode_flop += 2.0 * part.parameters as f64 * cells as f64;
+        parts.push(part);
+    }
+    parts.push(decoder_part(config, checkpoint, &device));
+    Ok((parts, encode_flop))
 }
 
 fn template(folder: &Path, config: &ModelConfig) -> Result<(String, String), ModelError> {
@@ -302,9 +318,7 @@ fn stored(
         .map(|parameter| size(&parameter.shape))
         .sum();
     let bytes = parameters.iter().map(|parameter| {
-        let info = checkpoint.info(&map.file_key(&parameter.path).key)?;
-        let per_value = (info.bytes as u64).checked_div(size(&info.shape))?;
-        Some(per_value * size(&parameter.shape))
+        checkpoint.parameter_bytes(&map.file_key(&parameter.path), &parameter.shape)
     });
     (count, bytes.sum())
 }

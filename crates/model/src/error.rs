@@ -13,6 +13,17 @@ use opabinia_weights::WeightsError;
 /// An error of this crate; its sources say more.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// Two models that cannot be compared token by token.
+    #[error("the models have vocabularies of {reference} and {other} tokens: nothing to compare")]
+    OtherVocabulary {
+        /// Tokens of the one.
+        reference: usize,
+        /// Tokens of the other.
+        other: usize,
+    },
+    /// Two models that make different prompts of the same conversation.
+    #[error("the models make different prompts of the same conversation: nothing to compare")]
+    OtherPrompt,
     /// A file of the model folder cannot be read.
     #[error("cannot read `{}`", .path.display())]
     Io {

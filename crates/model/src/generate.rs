@@ -19,10 +19,14 @@ use opabinia_llm::{
 use opabinia_nn::{RotaryScaling, Trace};
 
 use crate::ModelError;
+use crate::guess::{MAX_GUESSES, guess};
 use crate::in_llm::ImagePosition;
 use crate::load::Model;
 use crate::pack::{Packed, PictureSpan, Unit};
 use crate::see::Seen;
+
+/// Tokens that are guessed at first.
+const FIRST_GUESSES: usize = 3;
 
 /// Pictures that a session keeps.
 const PICTURES_KEPT: usize = 16;
@@ -39,6 +43,9 @@ pub struct Generation {
     /// Whether the template's end-of-answer marker ends an answer too, beside the tokens that the
     /// checkpoint names. Checkpoints often name only one of the two.
     pub stop_at_template_end: bool,
+    /// Tokens that are guessed from what was said before and read together with the newest one, at
+    /// most [`MAX_GUESSES`]; 0 reads one at a time. The answer is the same.
+    pub guesses: usize,
 }
 
 impl Default for Generation {
@@ -48,6 +55,7 @@ impl Default for Generation {
             prefill_chunk: 1024,
             image_position: ImagePosition::Config,
             stop_at_template_end: true,
+            guesses: MAX_GUESSES,
         }
     }
 }
@@ -71,6 +79,9 @@ pub struct Answer {
     pub prefill_seconds: f64,
     /// Seconds from there to the end.
     pub decode_seconds: f64,
+    /// Times that the language model was run for it after the prompt; fewer than tokens where
+    /// guesses were right.
+    pub steps: usize,
 }
 
 /// Receives the text of a row after each of its tokens, empty where none has become certain yet;
@@ -85,6 +96,18 @@ struct Writer<'a> {
     /// What the stream has let out.
     said: String,
     stop: Option<StopReason>,
+    /// The next token, where it was sampled already to compare it with a guess.
+    decided: Option<u32>,
+    /// Tokens to guess next: more after right guesses, fewer after wrong ones.
+    eager: usize,
+}
+
+/// What stays the same while an answer is written.
+struct Run<'a> {
+    packed: &'a Packed,
+    ends: &'a [u32],
+    generation: &'a Generation,
+    guesses: usize,
 }
 
 impl Model {
@@ -194,6 +217,8 @@ impl Model {
         let last = self.prefill(packed, &mut cache, generation)?;
         let mut logits = self.scores(last)?;
         let mut first_token = None;
+        let mut steps = 0;
+        let guesses = self.guesses(packed, generation);
         loop {
             for (i, writer) in writers.iter_mut().enumerate() {
                 let vocab = self.config.decoder.vocab;
@@ -204,6 +229,20 @@ impl Model {
             self.check_context(packed, &mut writers);
             if writers.iter().all(|writer| writer.stop.is_some()) {
                 break;
+            }
+            steps += 1;
+            if let (Some(writer), true) = (writers.first_mut(), guesses > 0) {
+                let run = Run {
+                    packed,
+                    ends: &ends,
+                    generation,
+                    guesses,
+                };
+                logits = self.guessing_step(&run, writer, &mut cache, on_text)?;
+                if writer.stop.is_some() {
+                    break;
+                }
+                continue;
             }
             let hidden = self.decode_step(packed, &writers, &mut cache);
             logits = self.scores(hidden)?;
@@ -222,6 +261,7 @@ impl Model {
                 reused_tokens: reused,
                 prefill_seconds: prefill.as_secs_f64(),
                 decode_seconds: decode.as_secs_f64(),
+                steps,
             });
         }
         Ok((answers, cache))
@@ -240,6 +280,8 @@ impl Model {
                     ids: Vec::new(),
                     said: String::new(),
                     stop: None,
+                    decided: None,
+                    eager: FIRST_GUESSES,
                 })
             })
             .collect()
@@ -316,7 +358,86 @@ impl Model {
         hidden.reshape([rows, self.config.decoder.hidden])
     }
 
-    fn scores(&self, hidden: Tensor<2>) -> Result<Vec<f32>, ModelError> {
+    /// Tokens to guess: none where the scores of a token could depend on what is read with it, which
+    /// is so on GPUs, in batches, and where old keys go out of sight or change with the length.
+    fn guesses(&self, packed: &Packed, generation: &Generation) -> usize {
+        let decoder = &self.config.decoder;
+        let dynamic = matches!(decoder.rope_scaling, Some(RotaryScaling::Dynamic { .. }));
+        let exact = packed.rows.len() == 1
+            && opabinia_nn::cpu::is_plain_cpu(&self.device)
+            && decoder.sliding_window.is_none()
+            && !dynamic;
+        if exact {
+            generation.guesses.min(MAX_GUESSES)
+        } else {
+            0
+        }
+    }
+
+    /// Feeds the newest token and guesses, chooses from the scores as long as guesses are right, and
+    /// forgets the others. Returns the scores after the last token that was read and is right, from
+    /// which nothing has been chosen yet.
+    fn guessing_step(
+        &self,
+        run: &Run<'_>,
+        writer: &mut Writer<'_>,
+        cache: &mut KvCache,
+        on_text: &mut OnText<'_>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let row = &run.packed.rows[0];
+        let mut said: Vec<u32> = row.units.iter().map(Unit::as_token).collect();
+        said.extend(&writer.ids);
+        let limit = self.config.decoder.max_position.max(self.config.max_length);
+        let room = limit.saturating_sub(row.length + writer.ids.len());
+        let guessed = guess(&said, run.guesses.min(room).min(writer.eager));
+        let newest = writer.ids.last().copied().unwrap_or(0);
+        let tokens: Vec<u32> = std::iter::once(newest)
+            .chain(guessed.iter().copied())
+            .collect();
+
+        let before = cache.len();
+        let first = row.length + writer.ids.len().max(1) - 1;
+        let embeddings = self.network.decoder.embed(&tokens, &self.device);
+        let (count, width) = (tokens.len(), self.config.decoder.hidden);
+        let slot = |i: usize| Slot {
+            position: first + i,
+            filled: true,
+        };
+        let step = Step {
+            embeddings: embeddings.reshape([1, count, width]),
+            slots: vec![(0..count).map(slot).collect()],
+        };
+        let hidden = self.network.decoder.forward(step, cache, &mut NoHook);
+        let scores = self.scores(hidden.reshape([count, width]))?;
+        let vocab = self.config.decoder.vocab;
+        let of = |i: usize| &scores[i * vocab..(i + 1) * vocab];
+        let mut right = 0;
+        for guess in guessed {
+            // The token after the last right one; the caller would choose it next.
+            let chosen = writer.sampler.sample(of(right), &writer.ids)?;
+            if chosen != *guess {
+                writer.decided = Some(chosen);
+                break;
+            }
+            writer.decided = Some(chosen);
+            writer.choose(0, of(right), run.ends, run.generation, on_text)?;
+            self.check_context(run.packed, std::slice::from_mut(writer));
+            if writer.stop.is_some() {
+                break;
+            }
+            right += 1;
+        }
+        match right {
+            _ if guessed.is_empty() => {}
+            0 => writer.eager = (writer.eager / 2).max(1),
+            _ => writer.eager = (2 * writer.eager).min(MAX_GUESSES),
+        }
+        cache.truncate(before + 1 + right);
+        Ok(of(right).to_vec())
+    }
+
+    /// Scores of hidden states `[n, d]`, row after row.
+    pub(crate) fn scores(&self, hidden: Tensor<2>) -> Result<Vec<f32>, ModelError> {
         let data = self.network.decoder.logits(hidden).into_data();
         data.convert::<f32>()
             .try_to_vec::<f32>()
@@ -345,7 +466,10 @@ impl Writer<'_> {
         let Some(stream) = self.stream.as_mut().filter(|_| self.stop.is_none()) else {
             return Ok(());
         };
-        let id = self.sampler.sample(scores, &self.ids)?;
+        let id = match self.decided.take() {
+            Some(id) => id,
+            None => self.sampler.sample(scores, &self.ids)?,
+        };
         if ends.contains(&id) {
             self.stop = Some(StopReason::EndToken(id));
             return Ok(());

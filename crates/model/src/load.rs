@@ -120,7 +120,8 @@ impl Model {
             choose_template(&config, &tokenizer, options.template.as_deref())?;
         check_marks(&config, &tokenizer)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let load = load_options(options);
+        let load = load_options(options, options.dtype);
+        let load_connector = load_options(options, options.dtype.for_encoders());
 
         let (encoders, encoder_reports) = match &config.vision {
             Some(vision) => load_encoders(folder, vision, &checkpoint, options)?,
@@ -142,7 +143,8 @@ impl Model {
                     ConnectorStart::Fresh(start) => start(module),
                     ConnectorStart::Checkpoint => {
                         let map = keys::connector(&built);
-                        let (module, report) = load_into(module, &checkpoint, &map, &load)?;
+                        let (module, report) =
+                            load_into(module, &checkpoint, &map, &load_connector)?;
                         main = main.merge(report);
                         module
                     }
@@ -170,8 +172,8 @@ impl Model {
     }
 }
 
-fn load_options(options: &LoadModel) -> LoadOptions {
-    let load = LoadOptions::new(options.dtype).on_device(&options.device);
+fn load_options(options: &LoadModel, dtype: WeightDtype) -> LoadOptions {
+    let load = LoadOptions::new(dtype).on_device(&options.device);
     keys::IGNORED
         .iter()
         .fold(load, |load, pattern| load.ignore(pattern))
@@ -225,7 +227,7 @@ fn load_encoders(
     checkpoint: &Checkpoint,
     options: &LoadModel,
 ) -> Result<(Vec<Encoder>, Vec<LoadReport>), ModelError> {
-    let load = LoadOptions::new(options.dtype).on_device(&options.device);
+    let load = LoadOptions::new(options.dtype.for_encoders()).on_device(&options.device);
     for name in options.encoders.keys() {
         let position = name.parse::<usize>().ok();
         let known = position.is_some_and(|i| i < vision.encoders.len());

@@ -95,6 +95,16 @@ pub enum Unit {
     },
 }
 
+impl Unit {
+    /// The token, or one that no vocabulary has: visual tokens are like nothing that is said.
+    pub(crate) fn as_token(&self) -> u32 {
+        match self {
+            Self::Token(id) => *id,
+            Self::Visual { .. } => u32::MAX,
+        }
+    }
+}
+
 impl Packed {
     /// The whole batch as one step of the decoder.
     #[must_use]

@@ -213,7 +213,10 @@ impl Model {
         match dtype {
             WeightDtype::F32 => "float32",
             WeightDtype::F16 => "float16",
-            WeightDtype::Bf16 => "bfloat16",
+            // Embeddings are what is left of the two-dimensional weights.
+            WeightDtype::Bf16 | WeightDtype::PackedBf16 | WeightDtype::Int8 | WeightDtype::Int4 => {
+                "bfloat16"
+            }
             WeightDtype::AsStored => {
                 let first = parameters(&self.network.decoder).into_iter().next();
                 match first.map(|parameter| parameter.dtype) {

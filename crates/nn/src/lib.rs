@@ -22,6 +22,7 @@ pub mod linear;
 pub mod lora;
 pub mod mlp;
 pub mod norm;
+pub mod packed;
 pub mod pca;
 pub mod resample;
 pub mod rotary;

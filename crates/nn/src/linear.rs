@@ -11,6 +11,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 
 use crate::lora::{self, Lora, LoraShape};
+use crate::packed::PackedSlot;
 use crate::{Activation, compute, cpu, grad};
 
 /// `y = x · weightᵀ + bias`.
@@ -22,6 +23,9 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// What is learnt on top of the weight; checkpoints of whole models have none.
     pub lora: Option<Lora>,
+    /// The weight in the order of the CPU's kernels, in place of the parameter.
+    #[module(skip)]
+    pub packed: PackedSlot,
 }
 
 impl Linear {
@@ -36,8 +40,10 @@ impl Linear {
             min: -bound,
             max: bound,
         };
+        let weight = uniform.init([d_out, d_in], device);
         Self {
-            weight: uniform.init([d_out, d_in], device),
+            packed: PackedSlot::of(weight.id),
+            weight,
             bias: bias.then(|| uniform.init([d_out], device)),
             lora: None,
         }
@@ -50,6 +56,7 @@ impl Linear {
             weight,
             bias: None,
             lora: None,
+            packed: PackedSlot::default(),
         }
     }
 
@@ -65,19 +72,25 @@ impl Linear {
             weight: self.weight.set_require_grad(false),
             bias: self.bias.map(|bias| bias.set_require_grad(false)),
             lora: Some(lora),
+            packed: self.packed,
         }
     }
 
     /// Folds the adapter, if there is one, into the weight: one product instead of three, and the
-    /// keys of an ordinary checkpoint. The weight keeps its type and does not train.
+    /// keys of an ordinary checkpoint. The weight keeps its type and does not train. Nothing can be
+    /// added to a packed weight: there the adapter stays.
     #[must_use]
     pub fn merge_lora(self) -> Self {
+        if self.packed.get().is_some() {
+            return self;
+        }
         let Some(lora) = self.lora else { return self };
         let change = lora.change();
         Self {
             weight: self.weight.map(|weight| lora::added(weight, change)),
             bias: self.bias,
             lora: None,
+            packed: self.packed,
         }
     }
 
@@ -102,11 +115,10 @@ impl Linear {
     /// # Panics
     /// If the last dimension is not `d_in`: a wiring mistake, since loading checks shapes.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let bias = self.bias.as_ref().map(Param::val);
-        match &self.lora {
-            Some(lora) => apply(x.clone(), self.weight.val(), bias) + lora.forward(x),
-            None => apply(x, self.weight.val(), bias),
-        }
+        let Some(lora) = &self.lora else {
+            return self.base(x, None);
+        };
+        self.base(x.clone(), None) + lora.forward(x)
     }
 
     /// [`forward`](Self::forward), then an activation function; on a CPU in one pass.
@@ -114,15 +126,36 @@ impl Linear {
     /// # Panics
     /// As [`forward`](Self::forward).
     pub fn forward_then<const D: usize>(&self, x: Tensor<D>, act: Activation) -> Tensor<D> {
+        if self.lora.is_some() {
+            return act.forward(self.forward(x));
+        }
+        self.base(x, Some(act))
+    }
+
+    /// The layer without its adapter.
+    fn base<const D: usize>(&self, x: Tensor<D>, act: Option<Activation>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
+        let finish = |y: Tensor<D>| match act {
+            Some(act) => act.forward(y),
+            None => y,
+        };
+        if let Some(packed) = self.packed.get() {
+            if cpu::is_plain_f32(&x) && bias.as_ref().is_none_or(cpu::is_plain_f32) {
+                return folded(x, |rows| cpu::linear_packed(rows, &packed, bias, act));
+            }
+            // Somewhere else, or with gradients: the values, made for this once.
+            let values = TensorData::new(packed.to_rows(), packed.shape());
+            let weight = Tensor::from_data(values, &x.device());
+            return finish(apply(x, weight, bias));
+        }
         let weight = self.weight.val();
-        if self.lora.is_none()
+        if act.is_some()
             && cpu::linear_applies(&x, &weight, bias.as_ref())
             && compute::reduced(&x, &weight).is_none()
         {
-            return folded(x, |rows| cpu::linear(rows, weight, bias, Some(act)));
+            return folded(x, |rows| cpu::linear(rows, weight, bias, act));
         }
-        act.forward(self.forward(x))
+        finish(apply(x, weight, bias))
     }
 }
 
@@ -209,6 +242,7 @@ mod tests {
             weight: Param::from_tensor(Tensor::from_floats(weight, &device)),
             bias: Some(Param::from_tensor(Tensor::from_floats(bias, &device))),
             lora: None,
+            packed: PackedSlot::default(),
         }
     }
 

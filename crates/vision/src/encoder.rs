@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use opabinia_image::{PixelBatch, Preprocessor};
-use opabinia_nn::{FeatureGrid, Grid, Trace};
+use opabinia_nn::{FeatureGrid, Grid, Trace, packed};
 use opabinia_weights::{Checkpoint, KeyMap, LoadOptions, LoadReport, load_into, parameters};
 use sha2::{Digest, Sha256};
 
@@ -208,7 +208,7 @@ impl Encoder {
         struct Hash(Sha256);
         impl ModuleVisitor for Hash {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                self.0.update(param.val().into_data().as_bytes());
+                packed::with_bytes(param, |bytes| self.0.update(bytes));
             }
         }
         let mut hash = Hash(Sha256::new());

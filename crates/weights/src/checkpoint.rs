@@ -201,6 +201,38 @@ impl Checkpoint {
         entry.read(key, rows, target)
     }
 
+    /// The bytes of a tensor, shared with the mapped file.
+    pub(crate) fn raw_bytes(&self, key: &str) -> Result<bytes::Bytes, WeightsError> {
+        let missing = || WeightsError::NoSuchTensor {
+            key: key.to_owned(),
+            location: self.location.clone(),
+            nearest: None,
+        };
+        let entry = self.entries.get(key).ok_or_else(missing)?;
+        match &entry.storage {
+            Storage::Mapped { file, range } => file.share(range.clone()).ok_or_else(missing),
+            Storage::Pickled(pickled) => {
+                let bytes = pickled.read().map_err(|source| WeightsError::Open {
+                    path: entry.file.to_path_buf(),
+                    source,
+                })?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Takes the pages of a tensor, or of some rows of it, out of this process.
+    pub(crate) fn give_back(&self, key: &str, rows: Option<&Range<usize>>) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        if let (Storage::Mapped { file, range }, Some((part, _))) =
+            (&entry.storage, entry.locate(rows.cloned()))
+        {
+            file.give_back(range.start + part.start..range.start + part.end);
+        }
+    }
+
     /// Key and description of each tensor, sorted by key.
     pub(crate) fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.entries

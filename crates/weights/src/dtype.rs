@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, TensorData, bf16, f16};
 use half::slice::HalfFloatSliceExt;
+use opabinia_nn::packed::Format;
 use rayon::prelude::*;
 
 /// Source bytes that one task converts: large enough to hide the cost of a task, small enough to
@@ -187,16 +188,66 @@ pub enum WeightDtype {
     F16,
     /// The type that the tensor has already; `f64` becomes `f32`.
     AsStored,
+    /// bfloat16 like [`Bf16`](Self::Bf16), and the weights of linear layers packed for the CPU. With
+    /// them goes that activations may be rounded to bfloat16 where the processor multiplies that
+    /// faster: everything but this and the integers computes in f32.
+    PackedBf16,
+    /// 8-bit integers for the weights of linear layers, which are packed for the CPU; 16 bits for
+    /// embeddings.
+    Int8,
+    /// 4-bit integers likewise, 8 bits for the output head.
+    Int4,
 }
 
 impl WeightDtype {
     /// The type for a tensor that is `stored` now. Anything that is not a 16-bit float is `f32`.
     pub(crate) fn for_stored(self, stored: Dtype) -> FloatDtype {
         match (self, stored) {
-            (Self::Bf16, _) | (Self::AsStored, Dtype::Bf16) => FloatDtype::Bf16,
-            (Self::F16, _) | (Self::AsStored, Dtype::F16) => FloatDtype::F16,
+            (Self::F16, _) | (Self::AsStored | Self::Int8 | Self::Int4, Dtype::F16) => {
+                FloatDtype::F16
+            }
+            (Self::Bf16 | Self::PackedBf16 | Self::Int8 | Self::Int4, _)
+            | (Self::AsStored, Dtype::Bf16) => FloatDtype::Bf16,
             (Self::F32 | Self::AsStored, _) => FloatDtype::F32,
         }
+    }
+
+    /// The format that the weight of the linear layer at `path` is packed in, if any.
+    ///
+    /// The head's rounding goes into every score directly, and it is read once per token like any
+    /// other layer, so it keeps 8 bits.
+    pub(crate) fn packing(self, path: &str) -> Option<Format> {
+        match self {
+            Self::Int4 if path.ends_with("lm_head.weight") => Some(Format::Int8),
+            Self::Int4 => Some(Format::Int4),
+            Self::Int8 => Some(Format::Int8),
+            Self::PackedBf16 => Some(Format::Bf16),
+            Self::F32 | Self::Bf16 | Self::F16 | Self::AsStored => None,
+        }
+    }
+
+    /// The type for networks that read everything at once, such as vision encoders: there 4 bits
+    /// save little and are slower than 8.
+    #[must_use]
+    pub fn for_encoders(self) -> Self {
+        match self {
+            Self::Int4 => Self::Int8,
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for WeightDtype {
+    /// As `--dtype` spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 | Self::PackedBf16 => "bf16",
+            Self::F16 => "f16",
+            Self::AsStored => "stored",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        })
     }
 }
 

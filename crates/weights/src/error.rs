@@ -122,6 +122,16 @@ pub enum WeightsError {
         /// The most similar name.
         nearest: Option<String>,
     },
+    /// A packed weight cannot be used, or a weight cannot be packed.
+    #[error("the weight `{key}` in {}: {problem}", file.display())]
+    Packed {
+        /// Its key.
+        key: String,
+        /// Where it is.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A tensor whose element type cannot be loaded for the purpose.
     #[error("the tensor `{key}` in {} is {dtype}, which cannot be loaded here", file.display())]
     Dtype {
@@ -234,6 +244,11 @@ pub enum Problem {
         /// The element type in the file.
         found: Dtype,
     },
+    /// The file has the weight packed in a format, and another type was asked for.
+    Packed {
+        /// The format in the file.
+        found: opabinia_nn::packed::Format,
+    },
     /// The parameter is not a float: modules of this program have none of these.
     NotFloat,
 }
@@ -282,6 +297,12 @@ impl fmt::Display for Mismatch {
             Problem::Dtype { found } => {
                 write!(f, "the tensor `{key}` is {found}, wanted a float type")
             }
+            Problem::Packed { found } => write!(
+                f,
+                "the file has it packed as {}, which cannot become another type; \
+                 `--dtype stored` takes it as it is",
+                found.name()
+            ),
             Problem::NotFloat => f.write_str("only float parameters can be loaded"),
         }
     }

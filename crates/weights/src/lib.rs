@@ -32,6 +32,7 @@ mod inspect;
 mod key_map;
 mod load;
 mod mapped;
+mod packed;
 mod pytorch_file;
 mod replace;
 mod report;

@@ -11,8 +11,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, Parameter};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId, Parameter};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use opabinia_nn::packed::{self, Format, Packed};
 use regex::Regex;
 
 use crate::checkpoint::{Checkpoint, Entry};
@@ -29,7 +30,9 @@ type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 ///
 /// Only the two-dimensional `weight`s (of linear layers and embeddings) take the reduced type:
 /// they are nearly all of the bytes. Norms, biases, position tables and convolutions stay `f32`,
-/// where a rounding would cost accuracy and win nothing.
+/// where a rounding would cost accuracy and win nothing. Types that are packed apply to linear layers
+/// on a CPU without gradients; there the parameter stays lazy and its layer has the bytes
+/// ([`opabinia_nn::packed`]). A file that was packed before is used where it is mapped.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
     /// The type of the two-dimensional weights.
@@ -90,12 +93,22 @@ impl LoadOptions {
 
     /// The type for the parameter at `path`, which is stored like `entry`.
     fn target(&self, path: &str, rank: usize, entry: &Entry) -> FloatDtype {
-        let is_weight = rank == 2 && (path == "weight" || path.ends_with(".weight"));
-        if is_weight && !any_match(&self.keep_f32, path) {
+        if rank == 2 && self.reduces(path) {
             self.dtype.for_stored(entry.dtype)
         } else {
             FloatDtype::F32
         }
+    }
+
+    /// The format that the matrix at `path` is packed in, if it is the weight of a linear layer.
+    fn packing(&self, path: &str) -> Option<Format> {
+        self.dtype.packing(path).filter(|_| self.reduces(path))
+    }
+
+    /// Whether a matrix at `path` takes a reduced type.
+    fn reduces(&self, path: &str) -> bool {
+        let is_weight = path == "weight" || path.ends_with(".weight");
+        is_weight && !any_match(&self.keep_f32, path)
     }
 }
 
@@ -166,7 +179,17 @@ struct Plan {
 
 struct Source {
     at: FileKey,
-    target: FloatDtype,
+    target: Target,
+}
+
+/// What a parameter becomes.
+enum Target {
+    /// A tensor.
+    Float(FloatDtype),
+    /// Bytes that are packed now.
+    Packed(Format),
+    /// Bytes that the file has packed under this key.
+    Stored(String, Format),
 }
 
 impl Plan {
@@ -248,25 +271,54 @@ impl<'a> Planner<'a> {
         })))
     }
 
-    fn add_float(&mut self, shape: Vec<usize>) {
+    fn add_float(&mut self, shape: Vec<usize>, packs: bool) {
         let path = self.stack.path();
         let at = self.map.file_key(&path);
         self.parameters += 1;
+        if let [n, k] = *shape
+            && packs
+            && let Some((key, format)) = self.checkpoint.find_packed(&at, [n, k])
+        {
+            let wanted = self.options.packing(&path);
+            if self.options.dtype != WeightDtype::AsStored && wanted != Some(format) {
+                let problem = Problem::Packed { found: format };
+                return self.mismatch(path, key, shape, problem);
+            }
+            self.plan.bytes += format.bytes([n, k]).unwrap_or(0) as u64;
+            self.plan.used.entry(key.clone()).or_default().push(None);
+            let target = Target::Stored(key, format);
+            self.plan.sources.insert(path, Source { at, target });
+            return;
+        }
         match self.check(&path, &at, &shape) {
             Ok(target) => {
-                let count = checked_count(&shape).unwrap_or(0) as u64;
-                self.plan.bytes += count * target.size() as u64;
+                let packing = self.options.packing(&path).filter(|_| packs);
+                let (target, bytes) = match (packing, shape.as_slice()) {
+                    (Some(format), [n, k]) => {
+                        let bytes = format.bytes([*n, *k]).unwrap_or(0);
+                        (Target::Packed(format), bytes)
+                    }
+                    _ => {
+                        let bytes = checked_count(&shape).unwrap_or(0) * target.size();
+                        (Target::Float(target), bytes)
+                    }
+                };
+                self.plan.bytes += bytes as u64;
                 let used = self.plan.used.entry(at.key.clone()).or_default();
                 used.push(at.rows.clone());
                 self.plan.sources.insert(path, Source { at, target });
             }
-            Err(problem) => self.mismatches.push(Mismatch {
-                path,
-                key: at.key,
-                shape,
-                problem,
-            }),
+            Err(problem) => self.mismatch(path, at.key, shape, problem),
         }
+    }
+
+    fn mismatch(&mut self, path: String, key: String, shape: Vec<usize>, problem: Problem) {
+        self.mismatches.push(Mismatch {
+            path,
+            key,
+            shape,
+            problem,
+        });
     }
 
     /// Whether the parameter at `path` can be filled from `at`, and with which type.
@@ -330,7 +382,8 @@ impl ModuleVisitor for Planner<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.add_float(param.lazy_shape().as_slice().to_vec());
+        let packs = D == 2 && packed::can_be_packed(param.id);
+        self.add_float(param.lazy_shape().as_slice().to_vec(), packs);
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
@@ -339,6 +392,14 @@ impl ModuleVisitor for Planner<'_> {
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         self.refuse(param);
+    }
+}
+
+/// The shape of a matrix; planning packs nothing else.
+fn matrix(shape: &[usize]) -> [usize; 2] {
+    match shape {
+        [n, k] => [*n, *k],
+        _ => [0, 0],
     }
 }
 
@@ -379,30 +440,70 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The tensor for the parameter at the current path, on `device`.
+    /// The tensor for the parameter at the current path, on `device`; none if it was packed instead.
     fn read<const D: usize>(
         &mut self,
+        id: ParamId,
         shape: Vec<usize>,
         device: &Device,
     ) -> Result<Option<Tensor<D>>, WeightsError> {
         let Some(source) = self.plan.sources.remove(&self.stack.path()) else {
             return Ok(None);
         };
-        let FileKey { key, rows } = source.at;
-        let data = self.checkpoint.rows(&key, rows, Some(source.target))?;
-        let data = self.reshaped(&key, data, shape)?;
-        self.done.tensors += 1;
-        self.done.parameters += data.num_elements() as u64;
-        self.done.bytes += data.as_bytes().len() as u64;
+        let (data, target) = match source.target {
+            Target::Float(target) => {
+                let FileKey { key, rows } = source.at;
+                let data = self.checkpoint.rows(&key, rows, Some(target))?;
+                (self.reshaped(&key, data, shape)?, target)
+            }
+            // Not worth packing where no kernel takes it.
+            Target::Packed(Format::Bf16) if !opabinia_nn::cpu::is_plain_cpu(device) => {
+                let FileKey { key, rows } = source.at;
+                let data = self.checkpoint.rows(&key, rows, Some(FloatDtype::Bf16))?;
+                (self.reshaped(&key, data, shape)?, FloatDtype::Bf16)
+            }
+            Target::Packed(format) => {
+                let packed = self.checkpoint.pack(&source.at, matrix(&shape), format)?;
+                match self.place(id, packed, device) {
+                    Some(unpacked) => (unpacked, FloatDtype::Bf16),
+                    None => return Ok(None),
+                }
+            }
+            Target::Stored(key, format) => {
+                let packed = self.checkpoint.read_packed(&key, matrix(&shape), format)?;
+                match self.place(id, packed, device) {
+                    Some(unpacked) => (unpacked, FloatDtype::Bf16),
+                    None => return Ok(None),
+                }
+            }
+        };
+        self.count(data.num_elements(), data.as_bytes().len());
         // The way Burn allocates what stays: on a GPU it keeps weights out of the pool that
         // activations use.
         let tensor = device.memory_persistent_allocations(data, |data| {
-            Tensor::from_data(data, (device, DType::from(source.target)))
+            Tensor::from_data(data, (device, DType::from(target)))
         });
+        Ok(Some(tensor))
+    }
+
+    /// Gives the layer its packed weight; on devices that have no kernels for it, the values come
+    /// back, to be a tensor.
+    fn place(&mut self, id: ParamId, packed: Packed, device: &Device) -> Option<TensorData> {
+        let ([n, k], bytes) = (packed.shape(), packed.as_bytes().len());
+        if opabinia_nn::cpu::is_plain_cpu(device) && packed::fill(id, packed.clone()) {
+            self.count(n * k, bytes);
+            return None;
+        }
+        Some(TensorData::new(packed.to_rows(), [n, k]))
+    }
+
+    fn count(&mut self, parameters: usize, bytes: usize) {
+        self.done.tensors += 1;
+        self.done.parameters += parameters as u64;
+        self.done.bytes += bytes as u64;
         if let Some(progress) = &self.options.progress {
             progress(self.done.bytes, self.plan.bytes);
         }
-        Ok(Some(tensor))
     }
 
     /// Gives `data` the shape of the parameter; the first pass compared the number of elements.
@@ -435,9 +536,10 @@ impl ModuleMapper for Loader<'_> {
             return param;
         }
         let shape = param.lazy_shape().as_slice().to_vec();
-        match self.read(shape, &param.lazy_device()) {
+        match self.read(param.id, shape, &param.lazy_device()) {
             Ok(Some(tensor)) => {
                 let id = param.id;
+                packed::clear(id);
                 param.transform_for_load(tensor, id)
             }
             Ok(None) => param,

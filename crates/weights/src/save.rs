@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
+use opabinia_nn::packed::Packed;
 use serde::Serialize;
 
 use crate::dtype::{Dtype, FloatDtype, WeightDtype, checked_count, convert};
 use crate::error::WeightsError;
 use crate::inspect::PathStack;
 use crate::key_map::{FileKey, KeyMap, compiled};
+use crate::packed;
 use crate::replace::Replacement;
 
 /// Size of a shard unless another is asked for; the default of Hugging Face's own writers.
@@ -85,6 +87,8 @@ struct Part {
     rows: Option<Range<usize>>,
     shape: Vec<usize>,
     stored: Dtype,
+    /// Numbers in it, where they are not as many as its shape says.
+    packed: Option<u64>,
     read: Box<dyn Fn() -> Result<TensorData, DeviceFault> + Send>,
 }
 
@@ -96,8 +100,27 @@ struct Outgoing<'a> {
     key: &'a str,
     parts: Vec<&'a Part>,
     shape: Vec<usize>,
-    dtype: FloatDtype,
+    dtype: Written,
+    parameters: u64,
     bytes: u64,
+}
+
+/// How the values of a tensor stand in a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Float(FloatDtype),
+    /// Bytes that were packed for kernels; see [`crate::packed`].
+    Packed,
+}
+
+impl Written {
+    /// What the data begin at a multiple of.
+    fn alignment(self) -> usize {
+        match self {
+            Self::Float(dtype) => dtype.size(),
+            Self::Packed => packed::ALIGNMENT,
+        }
+    }
 }
 
 impl CheckpointWriter {
@@ -244,15 +267,22 @@ impl CheckpointWriter {
                 *count = rows;
             }
         }
-        let dtype = self.dtype.for_stored(first.stored);
-        let bytes = checked_count(&shape)
-            .and_then(|count| count.checked_mul(dtype.size()))
-            .ok_or_else(|| layout(format!("its shape {shape:?} is too large")))?;
+        let too_large = || layout(format!("its shape {shape:?} is too large"));
+        let count = checked_count(&shape).ok_or_else(too_large)?;
+        let (dtype, size) = match first.packed {
+            Some(_) => (Written::Packed, 1),
+            None => {
+                let dtype = self.dtype.for_stored(first.stored);
+                (Written::Float(dtype), dtype.size())
+            }
+        };
+        let bytes = count.checked_mul(size).ok_or_else(too_large)?;
         Ok(Outgoing {
             key: &tensor.key,
             parts,
-            shape,
             dtype,
+            parameters: first.packed.unwrap_or(count as u64),
+            shape,
             bytes: bytes as u64,
         })
     }
@@ -280,7 +310,7 @@ impl CheckpointWriter {
     ) -> Result<Replacement, WeightsError> {
         // Wide types first, so that every tensor is aligned for its type and can be used in place.
         let mut tensors: Vec<_> = tensors.iter().collect();
-        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.size()));
+        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype.alignment()));
         let header = self
             .header(&tensors)
             .map_err(|source| WeightsError::Encode {
@@ -299,7 +329,7 @@ impl CheckpointWriter {
         Ok(file)
     }
 
-    /// The length of the header and the header, padded so that the data begin at a multiple of 8.
+    /// The length of the header and the header, padded so that the data begin at a multiple of 64.
     fn header(&self, tensors: &[&Outgoing<'_>]) -> Result<Vec<u8>, serde_json::Error> {
         #[derive(Serialize)]
         struct Info<'a> {
@@ -308,10 +338,11 @@ impl CheckpointWriter {
             data_offsets: [u64; 2],
         }
         let mut fields = serde_json::Map::new();
-        fields.insert(
-            "__metadata__".to_owned(),
-            serde_json::to_value(&self.metadata)?,
-        );
+        let mut metadata = self.metadata.clone();
+        if tensors.iter().any(|tensor| tensor.dtype == Written::Packed) {
+            metadata.insert(packed::METADATA_KEY.to_owned(), packed::VERSION.to_owned());
+        }
+        fields.insert("__metadata__".to_owned(), serde_json::to_value(&metadata)?);
         let mut end = 0;
         for tensor in tensors {
             let start = end;
@@ -324,7 +355,9 @@ impl CheckpointWriter {
             fields.insert(tensor.key.to_owned(), serde_json::to_value(info)?);
         }
         let mut json = serde_json::to_vec(&fields)?;
-        json.resize(json.len().next_multiple_of(8), b' ');
+        let length = size_of::<u64>();
+        let whole = (length + json.len()).next_multiple_of(packed::ALIGNMENT);
+        json.resize(whole - length, b' ');
         let mut header = (json.len() as u64).to_le_bytes().to_vec();
         header.append(&mut json);
         Ok(header)
@@ -333,11 +366,14 @@ impl CheckpointWriter {
 
 impl Part {
     /// The values of the part as `dtype`, in row-major order.
-    fn values(&self, dtype: FloatDtype) -> Result<TensorData, WeightsError> {
+    fn values(&self, dtype: Written) -> Result<TensorData, WeightsError> {
         let data = (self.read)().map_err(|source| WeightsError::Device {
             path: self.path.clone(),
             source,
         })?;
+        let Written::Float(dtype) = dtype else {
+            return Ok(data);
+        };
         if data.dtype() == DType::from(dtype) {
             return Ok(data);
         }
@@ -383,11 +419,12 @@ fn rows_of_parts(parts: &[&Part]) -> Result<usize, String> {
     Ok(next)
 }
 
-fn header_name(dtype: FloatDtype) -> &'static str {
+fn header_name(dtype: Written) -> &'static str {
     match dtype {
-        FloatDtype::F32 => "F32",
-        FloatDtype::Bf16 => "BF16",
-        FloatDtype::F16 => "F16",
+        Written::Float(FloatDtype::F32) => "F32",
+        Written::Float(FloatDtype::Bf16) => "BF16",
+        Written::Float(FloatDtype::F16) => "F16",
+        Written::Packed => "U8",
     }
 }
 
@@ -396,11 +433,10 @@ fn shard_name(number: usize, of: usize) -> String {
 }
 
 fn report(files: Vec<PathBuf>, tensors: &[Outgoing<'_>]) -> SaveReport {
-    let elements = |tensor: &Outgoing<'_>| tensor.bytes / tensor.dtype.size() as u64;
     SaveReport {
         files,
         tensors: tensors.len(),
-        parameters: tensors.iter().map(elements).sum(),
+        parameters: tensors.iter().map(|tensor| tensor.parameters).sum(),
         bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
     }
 }
@@ -426,7 +462,7 @@ fn write_index(
         for tensor in *shard {
             weight_map.insert(tensor.key, name.as_str());
             total_size += tensor.bytes;
-            total_parameters += tensor.bytes / tensor.dtype.size() as u64;
+            total_parameters += tensor.parameters;
         }
     }
     let index = Index {
@@ -493,6 +529,30 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
+    /// A weight that its layer has packed: the bytes, whatever type the others take.
+    fn collect_packed(&mut self, packed: Packed) {
+        let path = self.stack.path();
+        let [n, k] = packed.shape();
+        let part = Part {
+            path: path.clone(),
+            rows: None,
+            shape: vec![packed.as_bytes().len()],
+            stored: Dtype::U8,
+            packed: Some((n * k) as u64),
+            read: {
+                let packed = packed.clone();
+                Box::new(move || {
+                    let bytes = packed.as_bytes().to_vec();
+                    let shape = [bytes.len()];
+                    Ok(TensorData::new(bytes, shape))
+                })
+            },
+        };
+        let at = self.map.file_key(&path);
+        let key = packed::packed_key(&at, packed.format(), [n, k]);
+        self.found.push((key, part));
+    }
+
     fn refuse(&mut self, what: &str) {
         let path = self.stack.path();
         self.refused.get_or_insert_with(|| WeightsError::Layout {
@@ -512,6 +572,9 @@ impl ModuleVisitor for Collector<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(packed) = opabinia_nn::packed::packed(param.id) {
+            return self.collect_packed(packed);
+        }
         let tensor = param.transform_for_save().val();
         let stored = match tensor.dtype() {
             DType::F64 => Dtype::F64,
@@ -527,6 +590,7 @@ impl ModuleVisitor for Collector<'_> {
             rows,
             shape: tensor.dims().to_vec(),
             stored,
+            packed: None,
             read: Box::new(move || tensor.clone().try_into_data().map_err(Into::into)),
         };
         self.found.push((key, part));

@@ -14,15 +14,30 @@ use crate::weights::{activations, count, fill};
 use crate::{Fallible, WeightFormat, Workload};
 
 /// Layers of the whole model.
-const ALL_LAYERS: usize = 32;
+pub(crate) const ALL_LAYERS: usize = 32;
 /// Layers that are built.
 const LAYERS: usize = 4;
 /// Tokens of the prompt: a square picture's visual tokens and row ends, and a question.
 const PROMPT: usize = 700;
 /// Tokens that a pass decodes after the prompt.
 const ANSWER: usize = 8;
+/// Tokens of a question that follows another one about the same picture.
+const FOLLOWS: usize = 50;
+/// Tokens of the answer to a whole question.
+const WHOLE_ANSWER: usize = 64;
+/// Conversations that are answered together.
+const BATCH: usize = 8;
 
-fn config(smoke: bool) -> DecoderConfig {
+/// What of a prompt has to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prompt {
+    /// All of it.
+    Whole,
+    /// The last tokens; those before are in the cache.
+    Follows,
+}
+
+pub(crate) fn config(smoke: bool) -> DecoderConfig {
     DecoderConfig {
         family: DecoderFamily::Llama,
         hidden: 4096,
@@ -35,9 +50,7 @@ fn config(smoke: bool) -> DecoderConfig {
         norm_eps: 1e-5,
         rope_theta: 500_000.0,
         rope_scaling: None,
-        // The embedding table is only a lookup; as the head it is the one large matrix beside the
-        // layers.
-        tied_head: true,
+        tied_head: false,
         attention_bias: false,
         sliding_window: None,
         activation: Activation::Silu,
@@ -51,20 +64,18 @@ pub(crate) fn workload(
     smoke: bool,
     device: &Device,
 ) -> Fallible<Workload> {
-    let model = Model {
-        decoder: fill(Decoder::new(&config(smoke), device), dtype),
-        prompt: activations([1, if smoke { PROMPT / 10 } else { PROMPT }, 4096], device),
-    };
+    let model = |rows| Model::new(rows, dtype, smoke, device);
     match name {
-        "prefill" => Ok(prefill(model)),
-        "decode" => decode(model),
+        "prefill" => Ok(prefill(model(1))),
+        "decode" => decode(model(1)),
+        "batch" => decode(model(BATCH)),
         _ => Err(format!("there is no language model workload `{name}`").into()),
     }
 }
 
 struct Model {
     decoder: Decoder,
-    /// `[1, t, d]`.
+    /// `[b, t, d]`.
     prompt: Tensor<3>,
 }
 
@@ -76,6 +87,36 @@ struct Parts {
 }
 
 impl Model {
+    fn new(rows: usize, dtype: WeightFormat, smoke: bool, device: &Device) -> Self {
+        let tokens = if smoke { PROMPT / 10 } else { PROMPT };
+        Self {
+            decoder: fill(Decoder::new(&config(smoke), device), dtype),
+            prompt: activations([rows, tokens, 4096], device),
+        }
+    }
+
+    /// The first token of every row, `[b, 1, d]`.
+    fn token(&self) -> Tensor<3> {
+        let [rows, _, width] = self.prompt.dims();
+        self.prompt.clone().slice([0..rows, 0..1, 0..width])
+    }
+
+    /// Decodes [`ANSWER`] tokens of every row; what the cache had before is what it has after.
+    fn decode(&self, cache: &mut KvCache) -> Fallible<Parts> {
+        let (before, mut parts) = (cache.len(), Parts::default());
+        for _ in 0..ANSWER {
+            self.run(self.token(), cache, &mut parts)?;
+        }
+        cache.truncate(before);
+        Ok(parts)
+    }
+
+    /// Without the embedding table, which is a lookup and stays unmade.
+    fn parameters(&self) -> u64 {
+        let config = self.decoder.config();
+        count(&self.decoder) - (config.vocab * config.hidden) as u64
+    }
+
     fn prompt_len(&self) -> usize {
         self.prompt.dims()[1]
     }
@@ -86,10 +127,10 @@ impl Model {
         parts.layers * ALL_LAYERS as f64 / built as f64 + parts.head
     }
 
-    /// Runs embeddings `[1, t, d]` and the head on the last of them.
+    /// Runs embeddings `[b, t, d]` and the head on the last of them.
     fn run(&self, embeddings: Tensor<3>, cache: &mut KvCache, parts: &mut Parts) -> Fallible<()> {
         let device = embeddings.device();
-        let [_, t, d] = embeddings.dims();
+        let [b, t, d] = embeddings.dims();
         let start = Instant::now();
         let step = Step::contiguous(embeddings, cache.len());
         let hidden = self.decoder.forward(step, cache, &mut NoHook);
@@ -97,7 +138,7 @@ impl Model {
         parts.layers += start.elapsed().as_secs_f64();
 
         let start = Instant::now();
-        let last = hidden.slice([0..1, t - 1..t, 0..d]).reshape([1, d]);
+        let last = hidden.slice([0..b, t - 1..t, 0..d]).reshape([b, d]);
         let _logits = self.decoder.logits(last);
         device.sync()?;
         parts.head += start.elapsed().as_secs_f64();
@@ -108,7 +149,7 @@ impl Model {
 /// The whole prompt at once.
 fn prefill(model: Model) -> Workload {
     Workload {
-        parameters: count(&model.decoder),
+        parameters: model.parameters(),
         amount: model.prompt_len() as f64,
         losses: Vec::new(),
         pass: Box::new(move || {
@@ -119,22 +160,48 @@ fn prefill(model: Model) -> Workload {
     }
 }
 
-/// One token at a time, after the prompt.
+/// One token at a time of every row, after the prompt.
 fn decode(model: Model) -> Fallible<Workload> {
     let mut cache = KvCache::new();
     model.run(model.prompt.clone(), &mut cache, &mut Parts::default())?;
-    let token = model.prompt.clone().slice([0..1, 0..1, 0..4096]);
     Ok(Workload {
-        parameters: count(&model.decoder),
-        amount: ANSWER as f64,
+        parameters: model.parameters(),
+        amount: (ANSWER * model.prompt.dims()[0]) as f64,
+        losses: Vec::new(),
+        pass: Box::new(move || Ok(model.scaled(&model.decode(&mut cache)?))),
+    })
+}
+
+/// A prompt, or the end of one, and an answer of [`WHOLE_ANSWER`] tokens, of which a few are run.
+pub(crate) fn answer(
+    prompt: Prompt,
+    dtype: WeightFormat,
+    smoke: bool,
+    device: &Device,
+) -> Fallible<Workload> {
+    let model = Model::new(1, dtype, smoke, device);
+    let [_, tokens, width] = model.prompt.dims();
+    let known = match prompt {
+        Prompt::Whole => 0,
+        Prompt::Follows => tokens.saturating_sub(FOLLOWS),
+    };
+    let part = |range| model.prompt.clone().slice([0..1, range, 0..width]);
+    let mut cache = KvCache::new();
+    if known > 0 {
+        model.run(part(0..known), &mut cache, &mut Parts::default())?;
+    }
+    let unread = part(known..tokens);
+    Ok(Workload {
+        parameters: model.parameters(),
+        amount: 1.0,
         losses: Vec::new(),
         pass: Box::new(move || {
             let mut parts = Parts::default();
-            for _ in 0..ANSWER {
-                model.run(token.clone(), &mut cache, &mut parts)?;
-            }
-            cache.truncate(model.prompt_len());
-            Ok(model.scaled(&parts))
+            model.run(unread.clone(), &mut cache, &mut parts)?;
+            let answer = model.decode(&mut cache)?;
+            cache.truncate(known);
+            let times = WHOLE_ANSWER as f64 / ANSWER as f64;
+            Ok(model.scaled(&parts) + times * model.scaled(&answer))
         }),
     })
 }

@@ -54,9 +54,10 @@ pub(crate) fn workload(
     if !path.exists() {
         write(path, layers, device)?;
     }
+    // These are no linear layers: bf16 stays where it is mapped.
     let options = LoadOptions::new(match dtype {
-        WeightFormat::F32 => WeightDtype::F32,
         WeightFormat::Bf16 => WeightDtype::Bf16,
+        other => other.loaded(),
     });
     let (path, device) = (path.to_path_buf(), device.clone());
     Ok(Workload {

@@ -20,6 +20,9 @@ mod connector;
 mod decoder;
 mod encoder;
 mod loading;
+mod packed;
+mod product;
+mod question;
 mod training;
 mod weights;
 
@@ -29,6 +32,8 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use clap::Parser;
+use opabinia_nn::packed::Format;
+use opabinia_weights::WeightDtype;
 use serde_json::{Value, json};
 
 /// As in the `opabinia` binary.
@@ -51,11 +56,35 @@ struct Arguments {
     checkpoint: Option<PathBuf>,
 }
 
-/// How the two-dimensional weights are stored; everything is computed in `f32`.
+/// How the two-dimensional weights are stored: what `--dtype` gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum WeightFormat {
     F32,
     Bf16,
+    Int8,
+    Int4,
+}
+
+impl WeightFormat {
+    /// What `--dtype` makes of it when a checkpoint is loaded.
+    pub(crate) fn loaded(self) -> WeightDtype {
+        match self {
+            Self::F32 => WeightDtype::F32,
+            Self::Bf16 => WeightDtype::PackedBf16,
+            Self::Int8 => WeightDtype::Int8,
+            Self::Int4 => WeightDtype::Int4,
+        }
+    }
+
+    /// What the weights of linear layers are packed as.
+    pub(crate) fn packed(self) -> Option<Format> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => Some(Format::Bf16),
+            Self::Int8 => Some(Format::Int8),
+            Self::Int4 => Some(Format::Int4),
+        }
+    }
 }
 
 /// What every part of this program returns.
@@ -95,21 +124,21 @@ fn main() -> Fallible<()> {
 fn build(arguments: &Arguments) -> Fallible<Workload> {
     let Arguments { dtype, smoke, .. } = *arguments;
     let device = Device::flex();
+    let checkpoint = arguments.checkpoint.as_deref();
     match arguments.workload.split_once('/') {
         Some(("encoder", name)) => encoder::workload(name, dtype, smoke, &device),
         Some(("connector", name)) => connector::workload(name, dtype, smoke, &device),
         Some(("llm", name)) => decoder::workload(name, dtype, smoke, &device),
-        Some(("training", name)) => {
-            training::workload(name, smoke, arguments.checkpoint.as_deref())
+        Some(("question", name)) => question::workload(name, dtype, smoke, &device),
+        Some(("product", name)) => product::workload(name, dtype, smoke),
+        Some(("training", name)) => training::workload(name, smoke, checkpoint),
+        Some(("load", name)) => {
+            let path = checkpoint.ok_or("`load` needs --checkpoint")?;
+            packed::workload(name, path, dtype, smoke, &device)
         }
         None if arguments.workload == "load" => {
-            let path = arguments.checkpoint.as_deref();
-            loading::workload(
-                path.ok_or("`load` needs --checkpoint")?,
-                dtype,
-                smoke,
-                &device,
-            )
+            let path = checkpoint.ok_or("`load` needs --checkpoint")?;
+            loading::workload(path, dtype, smoke, &device)
         }
         _ => Err(format!("there is no workload `{}`", arguments.workload).into()),
     }

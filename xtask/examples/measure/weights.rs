@@ -8,6 +8,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::DType;
 use half::bf16;
+use opabinia_nn::packed::{self, Format, Packed, Rows};
 use opabinia_weights::parameters;
 use rayon::prelude::*;
 
@@ -18,6 +19,19 @@ use crate::WeightFormat;
 pub(crate) fn fill<M: Module>(module: M, format: WeightFormat) -> M {
     module.map(&mut Filler {
         format,
+        // A table is looked up, not multiplied: no peer has one, and it stays unmade.
+        leave: Some("embed_tokens"),
+        packed: format.packed(),
+        path: Vec::new(),
+    })
+}
+
+/// Fills all weights, tables too, for a checkpoint: packed as `format` says, or bf16 tensors.
+pub(crate) fn fill_for_file<M: Module>(module: M, format: Option<WeightFormat>) -> M {
+    module.map(&mut Filler {
+        format: format.unwrap_or(WeightFormat::Bf16),
+        leave: None,
+        packed: format.and_then(WeightFormat::packed),
         path: Vec::new(),
     })
 }
@@ -33,6 +47,10 @@ pub(crate) fn count<M: Module>(module: &M) -> u64 {
 
 struct Filler {
     format: WeightFormat,
+    /// A module whose weights are left alone.
+    leave: Option<&'static str>,
+    /// What the weights of linear layers are packed as.
+    packed: Option<Format>,
     path: Vec<String>,
 }
 
@@ -46,16 +64,36 @@ impl ModuleMapper for Filler {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if D != 2 || self.path.last().is_none_or(|name| name != "weight") {
+        let left = self
+            .leave
+            .is_some_and(|left| self.path.iter().any(|name| name == left));
+        if D != 2 || left || self.path.last().is_none_or(|name| name != "weight") {
             return param;
         }
         let shape = param.lazy_shape().as_slice().to_vec();
         let count = shape.iter().product();
         // PyTorch's bound for a linear layer.
         let bound = 1.0 / (shape[1] as f32).sqrt();
+        if let Some(format) = self.packed
+            && packed::can_be_packed(param.id)
+        {
+            // As when a model is loaded.
+            let head = self.path.iter().any(|name| name == "lm_head");
+            let format = match format {
+                Format::Int4 if head => Format::Int8,
+                other => other,
+            };
+            let values = uniform(count, bound);
+            // Ordinary numbers can be packed as anything.
+            if let Ok(packed) = Packed::pack(Rows::F32(&values), [shape[0], shape[1]], format)
+                && packed::fill(param.id, packed)
+            {
+                return param;
+            }
+        }
         let (data, dtype) = match self.format {
             WeightFormat::F32 => (TensorData::new(uniform(count, bound), shape), DType::F32),
-            WeightFormat::Bf16 => {
+            WeightFormat::Bf16 | WeightFormat::Int8 | WeightFormat::Int4 => {
                 let values: Vec<bf16> = uniform_as(count, bound, bf16::from_f32);
                 (TensorData::new(values, shape), DType::BF16)
             }

@@ -8,6 +8,7 @@ use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use serde::Deserialize;
 
 use super::report::Side;
+use super::workloads::{Beside, Workload};
 use crate::failure::{Failure, Outcome};
 use crate::workspace::shown;
 
@@ -97,10 +98,12 @@ impl Child {
     }
 
     /// Refuses to compare two networks that are not the same, or that do not learn the same.
-    pub(super) fn check_same_work(&self, other: &Self, workload: &str) -> Outcome {
+    ///
+    /// Speeds of this program with a feature and without may be compared over other amounts of work.
+    pub(super) fn check_same_work(&self, other: &Self, workload: &Workload) -> Outcome {
         let (ours, theirs) = (&self.ready, &other.ready);
         let unequal = |what, ours, theirs| Failure::Unequal {
-            workload: workload.to_owned(),
+            workload: workload.name.to_owned(),
             what,
             ours,
             theirs,
@@ -109,7 +112,8 @@ impl Child {
             let counts = (ours.parameters as f64, theirs.parameters as f64);
             return Err(unequal("parameters", counts.0, counts.1));
         }
-        if ours.amount != theirs.amount {
+        let amounts = !matches!(workload.beside, Beside::Without(_));
+        if amounts && ours.amount != theirs.amount {
             let what = "pictures, tokens or bytes";
             return Err(unequal(what, ours.amount, theirs.amount));
         }
@@ -207,6 +211,7 @@ impl Drop for Child {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::bench::workloads::WORKLOADS;
 
     /// A process that says the given lines, one for each line it hears after the first.
     fn child(lines: &[&str]) -> Result<Child, Failure> {
@@ -252,8 +257,10 @@ mod tests {
 
     #[test]
     fn different_networks_are_not_compared() {
+        let find = |name| WORKLOADS.iter().find(|w| w.name == name).unwrap();
+        let clip = find("encoder/clip");
         let one = child(&[READY]).unwrap();
-        assert!(one.check_same_work(&one, "encoder/clip").is_ok());
+        assert!(one.check_same_work(&one, clip).is_ok());
         for (found, other, complaint) in [
             ("7", "8", "7 and 8 parameters"),
             ("2.0", "2.5", "2 and 2.5 pictures"),
@@ -261,10 +268,13 @@ mod tests {
             ("8.5", "8.4", "8.5 and 8.4 as the loss"),
         ] {
             let two = child(&[&READY.replace(found, other)]).unwrap();
-            let error = one.check_same_work(&two, "encoder/clip").unwrap_err();
+            let error = one.check_same_work(&two, clip).unwrap_err();
             assert!(error.to_string().contains(complaint), "{error}");
         }
         let near = child(&[&READY.replace("8.5", "8.501")]).unwrap();
-        assert!(one.check_same_work(&near, "encoder/clip").is_ok());
+        assert!(one.check_same_work(&near, clip).is_ok());
+        // A batch of eight beside a batch of one.
+        let eight = child(&[&READY.replace("2.0", "16.0")]).unwrap();
+        assert!(one.check_same_work(&eight, find("llm/batch")).is_ok());
     }
 }

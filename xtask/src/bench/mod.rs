@@ -194,6 +194,7 @@ impl Bench {
         match (workload.beside, &self.peers) {
             (Beside::PyTorch, Some(python)) => {
                 let script = root().join("benches/peers/measure.py");
+                let dtype = workloads::peer_format(dtype);
                 commands.push(self.command(python, Some(&script), workload.name, dtype, setup));
             }
             (Beside::Without(name), _) => commands.push(ours(name)),
@@ -206,7 +207,7 @@ impl Bench {
             children.push(Child::start(command)?);
         }
         if let [ours, theirs] = children.as_slice() {
-            ours.check_same_work(theirs, workload.name)?;
+            ours.check_same_work(theirs, workload)?;
         }
         let passes = match workload.beside {
             Beside::Itself => 1,
@@ -251,7 +252,8 @@ impl Bench {
             .env("RAYON_NUM_THREADS", &threads)
             .env("OMP_NUM_THREADS", &threads)
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            // glibc keeps what is freed, as our allocator does: neither side pays for page faults.
+            // Both allocators keep what is freed, ours as in the program: neither side pays for page faults.
+            .env("MIMALLOC_PURGE_DELAY", "-1")
             .env("MALLOC_MMAP_MAX_", "0")
             .env("MALLOC_TRIM_THRESHOLD_", (1u64 << 40).to_string());
         command

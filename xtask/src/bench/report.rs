@@ -20,6 +20,10 @@ impl Group {
                 "<!-- bench:training:begin -->",
                 "<!-- bench:training:end -->",
             ],
+            Self::Products => [
+                "<!-- bench:products:begin -->",
+                "<!-- bench:products:end -->",
+            ],
         }
     }
 }
@@ -39,6 +43,11 @@ pub(super) struct Side {
 impl Side {
     fn median(&self) -> f64 {
         median(&self.seconds)
+    }
+
+    /// Seconds for one picture, token or byte.
+    fn per_amount(&self) -> f64 {
+        self.median() / self.ready.amount
     }
 
     fn peak(&self) -> String {
@@ -86,7 +95,7 @@ impl Row {
 
     /// How many times as fast as the other side this program is.
     fn ratio(&self) -> Option<f64> {
-        Some(self.beside.as_ref()?.median() / self.ours.as_ref()?.median())
+        Some(self.beside.as_ref()?.per_amount() / self.ours.as_ref()?.per_amount())
     }
 
     /// How many times the memory of the other side it takes at its peak.

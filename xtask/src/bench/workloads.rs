@@ -1,9 +1,23 @@
 //! What is measured.
 
-/// Formats of the weights where answers are measured; PyTorch's activations have the same format.
-const BOTH_FORMATS: &[&str] = &["f32", "bf16"];
+/// Formats of the weights where answers are measured.
+const FORMATS: &[&str] = &["f32", "bf16", "int8"];
+/// Where a weight is read for a few rows only.
+const ALL_FORMATS: &[&str] = &["f32", "bf16", "int8", "int4"];
+/// What is made for answering on a CPU.
+const SHORT_FORMATS: &[&str] = &["bf16", "int8", "int4"];
+/// Where a file is read.
+const FLOATS: &[&str] = &["f32", "bf16"];
 /// Training is measured as it is done on a CPU.
 const F32: &[&str] = &["f32"];
+
+/// What PyTorch runs beside a format: it has none shorter than bf16 that plain modules use.
+pub(super) fn peer_format(ours: &'static str) -> &'static str {
+    match ours {
+        "int8" | "int4" => "bf16",
+        other => other,
+    }
+}
 
 /// Something that this program can run.
 #[derive(Debug)]
@@ -27,7 +41,8 @@ pub(super) struct Workload {
 pub(super) enum Beside {
     /// PyTorch, doing the same.
     PyTorch,
-    /// This program without what the workload is about: another workload's name.
+    /// This program without what the workload is about: another workload's name. The amount of work may
+    /// be another; speeds are compared.
     Without(&'static str),
     /// Itself: the memory it holds at its end and after warming up. There is one pass.
     Itself,
@@ -40,11 +55,13 @@ pub(super) enum Group {
     Answering,
     /// What it takes to learn.
     Training,
+    /// What both are made of.
+    Products,
 }
 
 impl Group {
-    /// Both, in the order of the document.
-    pub(super) const ALL: [Self; 2] = [Self::Answering, Self::Training];
+    /// All, in the order of the document.
+    pub(super) const ALL: [Self; 3] = [Self::Answering, Self::Training, Self::Products];
 
     /// All that belongs to it.
     pub(super) fn workloads(self) -> impl Iterator<Item = &'static Workload> {
@@ -57,6 +74,10 @@ impl Group {
 pub(super) enum Unit {
     /// Seconds for a picture; less is better.
     SecondsPerPicture,
+    /// Seconds for a question; less is better.
+    SecondsPerQuestion,
+    /// Seconds for a model; less is better.
+    SecondsPerModel,
     /// Tokens in a second; more is better.
     TokensPerSecond,
     /// Pictures in a second; more is better.
@@ -65,29 +86,67 @@ pub(super) enum Unit {
     SamplesPerSecond,
     /// 10⁹ bytes of the file in a second; more is better.
     GigabytesPerSecond,
+    /// 10⁹ multiplications and additions in a second; more is better.
+    Gigaflops,
 }
 
 impl Unit {
     /// A pass in words.
     pub(super) fn show(self, amount: f64, seconds: f64) -> String {
         match self {
-            Self::SecondsPerPicture => format!("{:.3} s", seconds / amount),
+            Self::SecondsPerPicture | Self::SecondsPerQuestion | Self::SecondsPerModel => {
+                format!("{:.3} s", seconds / amount)
+            }
             Self::TokensPerSecond => format!("{:.2} tokens/s", amount / seconds),
             Self::PicturesPerSecond => format!("{:.2} pictures/s", amount / seconds),
             Self::SamplesPerSecond => format!("{:.2} samples/s", amount / seconds),
             Self::GigabytesPerSecond => format!("{:.2} GB/s", amount / 1e9 / seconds),
+            Self::Gigaflops => format!("{:.0} GFLOP/s", amount / 1e9 / seconds),
         }
     }
 }
 
-const fn answering(name: &'static str, title: &'static str, unit: Unit) -> Workload {
+const fn answering(
+    name: &'static str,
+    title: &'static str,
+    unit: Unit,
+    dtypes: &'static [&'static str],
+) -> Workload {
     Workload {
         name,
         title,
         unit,
-        dtypes: BOTH_FORMATS,
+        dtypes,
         beside: Beside::PyTorch,
         group: Group::Answering,
+    }
+}
+
+/// What a feature brings to somebody who asks.
+const fn without(
+    name: &'static str,
+    title: &'static str,
+    unit: Unit,
+    other: &'static str,
+) -> Workload {
+    Workload {
+        name,
+        title,
+        unit,
+        dtypes: SHORT_FORMATS,
+        beside: Beside::Without(other),
+        group: Group::Answering,
+    }
+}
+
+const fn product(name: &'static str, title: &'static str) -> Workload {
+    Workload {
+        name,
+        title,
+        unit: Unit::Gigaflops,
+        dtypes: ALL_FORMATS,
+        beside: Beside::PyTorch,
+        group: Group::Products,
     }
 }
 
@@ -108,47 +167,85 @@ pub(super) const WORKLOADS: &[Workload] = &[
         "encoder/siglip",
         "SigLIP SO400M/14, 384 px",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "encoder/clip",
         "CLIP ViT-L/14, 336 px",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "encoder/dinov2",
         "DINOv2 ViT-g/14, 378 px",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "encoder/convnext",
         "ConvNeXt-XXL, 1024 px, all stages",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "connector/sva",
         "SVA of the 8B model",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "connector/in-llm",
         "one in-LLM layer of it",
         Unit::SecondsPerPicture,
+        FORMATS,
     ),
     answering(
         "llm/prefill",
         "Llama-3 8B, prompt of 700 tokens",
         Unit::TokensPerSecond,
+        ALL_FORMATS,
     ),
     answering(
         "llm/decode",
         "Llama-3 8B, answer after it",
         Unit::TokensPerSecond,
+        ALL_FORMATS,
     ),
     answering(
         "load",
         "loading a bf16 checkpoint",
         Unit::GigabytesPerSecond,
+        FLOATS,
     ),
+    answering(
+        "question/whole",
+        "one question at 8B shape, 64 answer tokens",
+        Unit::SecondsPerQuestion,
+        SHORT_FORMATS,
+    ),
+    without(
+        "question/again",
+        "second question on the same picture, 64 answer tokens",
+        Unit::SecondsPerQuestion,
+        "question/whole",
+    ),
+    without(
+        "llm/batch",
+        "eight answers at a time, Llama-3 8B",
+        Unit::TokensPerSecond,
+        "llm/decode",
+    ),
+    without(
+        "load/packed",
+        "Llama-3 8B from a file that is packed",
+        Unit::SecondsPerModel,
+        "load/packing",
+    ),
+    product("product/vit", "577 × 1024 → 4096"),
+    product("product/vit-back", "577 × 4096 → 1024"),
+    product("product/convnext", "4096 × 384 → 1536"),
+    product("product/decoder", "700 × 4096 → 14336"),
+    product("product/token", "1 × 4096 → 14336"),
     training(
         "training/decoder",
         "step of a decoder of 20M parameters",
@@ -192,6 +289,7 @@ mod tests {
         assert_eq!(Unit::PicturesPerSecond.show(16.0, 2.0), "8.00 pictures/s");
         assert_eq!(Unit::SamplesPerSecond.show(256.0, 4.0), "64.00 samples/s");
         assert_eq!(Unit::GigabytesPerSecond.show(3e9, 2.0), "1.50 GB/s");
+        assert_eq!(Unit::Gigaflops.show(3e11, 2.0), "150 GFLOP/s");
     }
 
     #[test]

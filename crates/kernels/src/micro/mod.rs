@@ -49,6 +49,16 @@ impl Kernel {
         Self { path, format, kind }
     }
 
+    /// The path that was chosen.
+    pub(crate) fn path(self) -> Path {
+        self.path
+    }
+
+    /// The format of the weights.
+    pub(crate) fn format(self) -> Format {
+        self.format
+    }
+
     /// What activations are prepared as.
     pub(crate) fn kind(self) -> Kind {
         self.kind

@@ -11,7 +11,6 @@ use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_weights::{Checkpoint, LoadOptions, load_into};
 use serde::Deserialize;
 
-use super::case::compare_values;
 use super::{Case, CaseError, Check};
 use crate::keys;
 
@@ -61,7 +60,7 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
         sampler,
         &checkpoint,
         &keys::sampler(prefix),
-        &LoadOptions::default(),
+        &LoadOptions::new(case.dtype.for_encoders()),
     )?;
     report.deny_unused()?;
 
@@ -143,7 +142,12 @@ pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
     if kind != ProjectorKind::Identity {
         let checkpoint = Checkpoint::open(&weights)?;
         let map = keys::projector_alone(kind, "^").prefix("model.");
-        let (loaded, report) = load_into(projector, &checkpoint, &map, &LoadOptions::default())?;
+        let (loaded, report) = load_into(
+            projector,
+            &checkpoint,
+            &map,
+            &LoadOptions::new(case.dtype.for_encoders()),
+        )?;
         report.deny_unused()?;
         projector = loaded;
     }
@@ -151,12 +155,6 @@ pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
         .forward(&[FeatureGrid::new(features, grid)])
         .features
         .into_data();
-    let reference = case.tensor("y")?;
     let values: Vec<f64> = y.convert::<f64>().iter::<f64>().collect();
-    Ok(vec![compare_values(
-        "y",
-        &values,
-        &reference.values,
-        case.tolerance()?,
-    )])
+    Ok(vec![case.compare_list("y", &values, case.tolerance()?)?])
 }

@@ -55,7 +55,7 @@ impl Bench<'_> {
             tokens: None,
             select: select.unwrap_or(entry.select),
         };
-        let options = LoadOptions::default();
+        let options = LoadOptions::new(self.case.dtype.for_encoders());
         let (encoder, report) = load_with_config(&spec, self.config, &self.case.folder, &options)?;
         report.deny_unused()?;
         Ok(encoder)

@@ -31,8 +31,8 @@ use burn::tensor::DType;
 pub use attention::attention;
 pub use elementwise::{activate, activate_gated, rotate};
 pub use norm::rms_norm;
-pub use opabinia_kernels::{Path, PathError};
-pub use product::{linear, linear_applies};
+pub use opabinia_kernels::{FEW_ROWS, Path, PathError};
+pub use product::{linear, linear_applies, linear_packed};
 
 /// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.
 #[must_use]

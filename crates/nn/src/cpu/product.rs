@@ -6,7 +6,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use opabinia_kernels::{Options, Rows, Weights, multiply_with};
+use opabinia_kernels::{Activations, FEW_ROWS, Options, Packed, Rows, Weights, multiply};
 use rayon::prelude::*;
 
 use super::elementwise::{activate_slice, add_slice, rows_per_task};
@@ -16,8 +16,6 @@ use super::values::{CHUNK, contiguous, plain, read, slice_of, values};
 use super::{is_plain_cpu, is_plain_f32};
 use crate::Activation;
 
-/// Rows up to which a product is bound by reading the weight, so that dot products win.
-const FEW_ROWS: usize = 8;
 /// Rows from which `gemm` is faster than our kernels, by about a tenth: it spends more on turning the
 /// weight around, and less on each row. Measured on Zen 4; between, ours are, by as much or more.
 const MANY_ROWS: usize = 1024;
@@ -72,6 +70,37 @@ pub fn linear(
         DType::BF16 => product(x, slice_of::<bf16>(&weight), [m, k, n], &last),
         DType::F16 => product(x, slice_of::<f16>(&weight), [m, k, n], &last),
         other => panic!("no CPU product with {other:?} weights"),
+    });
+    Tensor::from_data(TensorData::new(values, [m, n]), &device)
+}
+
+/// [`linear`] with a packed weight.
+///
+/// Somebody chose the format, and with it that activations may be rounded to it: to bf16 for bf16
+/// weights where the processor gains by it, to 8 bits for integers.
+///
+/// # Panics
+/// If a tensor is not [plain](super::is_plain_f32), or the shapes do not fit: a wiring mistake.
+#[must_use]
+pub fn linear_packed(
+    x: Tensor<2>,
+    weight: &Packed,
+    bias: Option<Tensor<1>>,
+    act: Option<Activation>,
+) -> Tensor<2> {
+    let device = x.device();
+    let ([m, k], [n, k_weight]) = (x.dims(), weight.shape());
+    assert_eq!(
+        k, k_weight,
+        "a linear layer of width {k_weight} was given width {k}"
+    );
+    let bias = bias.map(|bias| contiguous(plain(bias)));
+    let last = Last {
+        bias: bias.as_ref().map(values),
+        act,
+    };
+    let values = read(x, |x| {
+        last.multiply(x, m, Weights::Packed(weight), Activations::Rounded)
     });
     Tensor::from_data(TensorData::new(values, [m, n]), &device)
 }
@@ -162,15 +191,33 @@ fn product<W: Stored>(x: &[f32], weight: &[W], [m, k, n]: [usize; 3], last: &Las
         last.apply(&mut y, n);
         return y;
     }
-    multiply_with(
-        x,
-        m,
-        Weights::Rows(W::rows(weight), [n, k]),
-        last.options(&finisher(last.act)),
-    )
+    let weights = Weights::Rows(W::rows(weight), [n, k]);
+    last.multiply(x, m, weights, Activations::Exact)
 }
 
 impl Last<'_> {
+    /// The product by the kernels, with all that comes last.
+    fn multiply(
+        &self,
+        x: &[f32],
+        m: usize,
+        weights: Weights<'_>,
+        activations: Activations,
+    ) -> Vec<f32> {
+        let activate = |row: &mut [f32]| {
+            if let Some(act) = self.act {
+                activate_slice(row, act);
+            }
+        };
+        let options = Options {
+            bias: self.bias,
+            finish: self.act.is_some().then_some(&activate),
+            activations,
+            ..Options::default()
+        };
+        multiply(x, m, weights, options)
+    }
+
     /// The bias and the activation function of finished rows of `n` values.
     fn apply(&self, y: &mut [f32], n: usize) {
         if self.bias.is_none() && self.act.is_none() {
@@ -217,26 +264,6 @@ fn many_rows<W: Stored>(x: &[f32], weight: &[W], [m, k, n]: [usize; 3]) -> Vec<f
     y
 }
 
-impl<'a> Last<'a> {
-    fn options<'b>(&self, finish: &'b Option<impl Fn(&mut [f32]) + Sync>) -> Options<'b>
-    where
-        'a: 'b,
-    {
-        Options {
-            bias: self.bias,
-            finish: finish
-                .as_ref()
-                .map(|finish| finish as &opabinia_kernels::Finish<'b>),
-            ..Options::default()
-        }
-    }
-}
-
-/// The activation function as the kernels call it.
-fn finisher(act: Option<Activation>) -> Option<impl Fn(&mut [f32]) + Sync> {
-    act.map(|act| move |row: &mut [f32]| activate_slice(row, act))
-}
-
 /// Reads the weight once, whole, in as many parts as there are threads.
 fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize; 3]) {
     let per_task = n
@@ -271,8 +298,44 @@ fn few_rows<W: Stored>(x: &[f32], weight: &[W], y: &mut [f32], [m, k, n]: [usize
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use opabinia_kernels::Format;
+
     use super::*;
+
+    /// Guessed tokens are checked together: whatever the weight, a row must come out to the last bit as
+    /// it does alone.
+    #[test]
+    fn few_rows_do_not_depend_on_each_other() {
+        fn alone_and_together(k: usize, n: usize, product: impl Fn(&[f32], usize) -> Vec<f32>) {
+            let x: Vec<f32> = (0..FEW_ROWS * k)
+                .map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0)
+                .collect();
+            let alone: Vec<f32> = x.chunks(k).flat_map(|x| product(x, 1)).collect();
+            for m in 1..=FEW_ROWS {
+                assert_eq!(product(&x[..m * k], m), alone[..m * n], "{m} rows");
+            }
+        }
+        // One weight that is not worth more than one thread, and one that is.
+        for (k, n) in [(70, 33), (700, 300)] {
+            let w: Vec<f32> = (0..n * k)
+                .map(|i| ((i * 53) % 89) as f32 / 44.0 - 1.0)
+                .collect();
+            let w16: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
+            let h16: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
+            let last = Last::default();
+            alone_and_together(k, n, |x, m| product(x, &w, [m, k, n], &last));
+            alone_and_together(k, n, |x, m| product(x, &w16, [m, k, n], &last));
+            alone_and_together(k, n, |x, m| product(x, &h16, [m, k, n], &last));
+            for format in Format::ALL {
+                let packed = Packed::pack(Rows::F32(&w), [n, k], format).unwrap();
+                alone_and_together(k, n, |x, m| {
+                    last.multiply(x, m, Weights::Packed(&packed), Activations::Rounded)
+                });
+            }
+        }
+    }
 
     /// Every level that this processor has, against f64, on sizes around every chunk boundary.
     #[test]
@@ -280,8 +343,8 @@ mod tests {
         for (m, k, n) in [
             (1, 1, 1),
             (1, 63, 5),
-            (8, 130, 70),
-            (9, 64, 257),
+            (FEW_ROWS, 130, 70),
+            (FEW_ROWS + 1, 64, 257),
             (33, 200, 300),
             (MANY_ROWS, 40, 30),
         ] {

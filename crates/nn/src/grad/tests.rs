@@ -67,6 +67,7 @@ proptest! {
                 weight: Param::from_tensor(w.clone()),
                 bias: bias.then(|| Param::from_tensor(b.clone())),
                 lora: None,
+                packed: crate::packed::PackedSlot::default(),
             };
             let (w, b) = (layer.weight.val(), layer.bias.as_ref().map(Param::val));
             let y = layer.forward(x.clone());

@@ -268,7 +268,9 @@ pub fn first_decoder(
 /// transformers' name of a type.
 fn dtype_name(dtype: WeightDtype) -> &'static str {
     match dtype {
-        WeightDtype::Bf16 => "bfloat16",
+        WeightDtype::Bf16 | WeightDtype::PackedBf16 | WeightDtype::Int8 | WeightDtype::Int4 => {
+            "bfloat16"
+        }
         WeightDtype::F16 => "float16",
         WeightDtype::F32 | WeightDtype::AsStored => "float32",
     }

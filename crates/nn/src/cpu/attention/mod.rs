@@ -19,8 +19,9 @@ use super::values::{Plain, contiguous, from_values, plain, tensor};
 use crate::AttentionMask;
 use view::{Hidden, View};
 
-/// Queries up to which they are taken one by one.
-const FEW_QUERIES: usize = 2;
+/// Queries up to which they are taken one by one. A query's result then does not depend on the others,
+/// which checking guessed tokens needs: as many as rows of which products are so.
+const FEW_QUERIES: usize = super::FEW_ROWS;
 
 /// The sizes of one call.
 #[derive(Clone, Copy, Debug)]
