@@ -12,6 +12,9 @@ use crate::failure::{Failure, Outcome};
 use crate::workspace::{cargo, shown};
 use crate::{arrows, licences};
 
+/// Whether the test of the review page must find a browser: `require`, or whatever else for not.
+const BROWSER: &str = "OPABINIA_BROWSER";
+
 /// A step and what it does.
 type Step = (&'static str, fn() -> Outcome);
 
@@ -82,7 +85,9 @@ fn command(arguments: &[&str]) -> Outcome {
 fn tests(arguments: &[&str]) -> Outcome {
     let mut command = cargo();
     command.args(arguments).stdout(Stdio::piped());
-    println!("$ {}", shown(&command));
+    let browser = browser();
+    command.env(BROWSER, browser.wish());
+    println!("$ {BROWSER}={} {}", browser.wish(), shown(&command));
     let mut child = command
         .spawn()
         .map_err(|source| cannot_run(&command, source))?;
@@ -111,7 +116,58 @@ fn tests(arguments: &[&str]) -> Outcome {
         "{passed} passed, {failed} failed, {ignored} ignored in {} test programs",
         closing.len()
     );
+    println!("{}", browser.told());
     judged(&command, status)
+}
+
+/// What drives pages in tests.
+enum Browser {
+    /// Somebody said what is wanted.
+    Wished(String),
+    /// There is one, so it must be used.
+    Found,
+    /// There is none.
+    Missing,
+}
+
+/// Whether pages can be driven on this machine, unless [`BROWSER`] says what is wanted.
+fn browser() -> Browser {
+    if let Ok(wish) = std::env::var(BROWSER) {
+        return Browser::Wished(wish);
+    }
+    let answers = |program: &str| {
+        let mut command = Command::new(program);
+        let command = command.arg("--version");
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let browsers = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+    match answers("chromedriver") && browsers.into_iter().any(answers) {
+        true => Browser::Found,
+        false => Browser::Missing,
+    }
+}
+
+impl Browser {
+    /// The value of [`BROWSER`].
+    fn wish(&self) -> &str {
+        match self {
+            Self::Wished(wish) => wish,
+            Self::Found => "require",
+            Self::Missing => "skip",
+        }
+    }
+
+    /// For people.
+    fn told(&self) -> String {
+        match self.wish() {
+            "require" => "the review page was to be driven in a browser".to_owned(),
+            _ => format!(
+                "SKIPPED: no chromedriver with a browser here, so the review page was not driven by its \
+                 test (apt-get install chromium chromium-driver; {BROWSER}=require fails without)"
+            ),
+        }
+    }
 }
 
 /// The number before a word: `12` in `test result: ok. 12 passed; 0 failed; …`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use opabinia_eval::analysis::{AnalysisOptions, Inputs, analyze};
+use opabinia_eval::analysis::{Analysis, AnalysisOptions, Inputs, analyze};
 use opabinia_eval::run_scores;
 
 use crate::{Outcome, output};
@@ -54,10 +54,40 @@ impl Analyze {
         for finding in &done.analysis.findings {
             output::note(&format!("{}: {}", finding.about, finding.text));
         }
+        output::note(&rules(&done.analysis));
+        for caution in &done.analysis.table.cautions {
+            output::note(&format!("warning: {caution}"));
+        }
         for note in done.analysis.left_out() {
             output::note(&format!("left out: {note}"));
         }
         output::data(&done.report.display().to_string());
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// By whose rules the scores were judged, as a table; one line if there are no runs.
+fn rules(analysis: &Analysis) -> String {
+    let sources = analysis.sources();
+    if sources.is_empty() {
+        return format!("{}: the scores are from tables", analysis.protocols());
+    }
+    let rows: Vec<Vec<String>> = sources
+        .into_iter()
+        .map(|source| {
+            let questions = source.questions.to_string();
+            let runs = source.runs.join(", ");
+            vec![
+                source.benchmark,
+                source.protocol,
+                questions,
+                source.data,
+                runs,
+            ]
+        })
+        .collect();
+    output::table(
+        &["benchmark", "protocol", "questions", "data", "runs"],
+        &rows,
+    )
 }

@@ -40,6 +40,20 @@ pub struct ModelArgs {
     pub template: Option<String>,
 }
 
+impl ModelArgs {
+    /// Another model on the same device, with numbers of the same type; its encoders and its template are
+    /// its own.
+    pub fn for_another(&self, model: &str) -> Self {
+        Self {
+            model: Some(model.to_owned()),
+            encoder_weights: Vec::new(),
+            dtype: self.dtype,
+            device: self.device.clone(),
+            template: None,
+        }
+    }
+}
+
 /// Types of weights in memory.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
 pub enum DtypeArg {

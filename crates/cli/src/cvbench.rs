@@ -405,9 +405,11 @@ pub struct Score {
     /// that all have an answer.
     #[arg(long, value_name = "FOLDER")]
     questions: Option<PathBuf>,
-    /// How answers are judged: as the reference's script does, or as common harnesses do.
-    #[arg(long, value_enum, default_value_t = ProtocolArg::Standard)]
-    protocol: ProtocolArg,
+    /// How answers are judged: as common harnesses do, or as the reference's script does. Without it
+    /// answers are judged by the run's protocol, or the standard one, and scores that cannot be judged
+    /// anew are taken as they stand.
+    #[arg(long, value_enum)]
+    protocol: Option<ProtocolArg>,
     /// Score what is there, although some questions have no answer, or the run is not finished.
     #[arg(long)]
     partial: bool,
@@ -419,7 +421,7 @@ pub struct Score {
 impl Score {
     fn run(self) -> Outcome {
         let options = ScoreOptions {
-            protocol: self.protocol.into(),
+            protocol: self.protocol.map(Into::into),
             partial: self.partial,
         };
         let questions = self.questions.as_deref().map(Published::read).transpose();
@@ -466,10 +468,17 @@ fn figures(scores: &Scores) -> String {
         unanswered,
         failed,
         unparsed,
+        as_given,
+        protocols,
         ..
     } = scores;
+    let given = match as_given {
+        0 => String::new(),
+        count => format!(", {count} scores taken as they stand"),
+    };
     format!(
-        "vision {vision}: {answers} answers, {unparsed} unparsed, {failed} could not be asked, \
-         {unanswered} left out for want of an answer\n{table}"
+        "vision {vision}, protocol {}: {answers} answers{given}, {unparsed} unparsed, {failed} could not \
+         be asked, {unanswered} left out for want of an answer\n{table}",
+        protocols.join(" and ")
     )
 }

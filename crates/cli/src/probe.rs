@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use burn::prelude::Device;
 use clap::{Args, ValueEnum};
+use opabinia_data::FaultLimit;
 use opabinia_data::features::{FeatureStore, Precision};
 use opabinia_eval::analysis::Inputs;
 use opabinia_eval::probe::{
-    Beside, CocoPart, Method, Pooling, ProbeData, ProbeEncoder, ProbeOptions, ProbeReport,
-    ProbeRow, SplitRule, probe,
+    Beside, CocoPart, LookOptions, Method, Pooling, ProbeData, ProbeEncoder, ProbeOptions,
+    ProbeReport, ProbeRow, SplitRule, probe,
 };
 use opabinia_eval::run_scores;
 use opabinia_model::fit::Size;
@@ -100,6 +101,9 @@ pub struct Probe {
     /// Pictures that an encoder looks at together.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    /// How many pictures may be unusable: a count, or a share such as `0.1%`. They are listed.
+    #[arg(long, default_value_t = FaultLimit::default())]
+    max_bad: FaultLimit,
     /// Where features are kept; `opabinia/features` in the user's cache if not given.
     #[arg(long, value_name = "FOLDER")]
     feature_cache: Option<PathBuf>,
@@ -288,8 +292,12 @@ impl Probe {
         let encoder = ProbeEncoder::new(name, encoder, pooling, device)?;
         output::note(&format!("{}: {}", encoder.name(), encoder.pooling().name()));
         let shown = Stages::new();
-        let (limits, batch) = (self.limits.limits(), usize::from(self.batch));
-        let table = encoder.look(data, store, &limits, batch, &mut |done, all| {
+        let look = LookOptions {
+            batch: usize::from(self.batch),
+            max_bad: self.max_bad,
+        };
+        let limits = self.limits.limits();
+        let table = encoder.look(data, store, &limits, look, &mut |done, all| {
             shown.update("pictures", done as u64, all as u64);
         });
         shown.finish();

@@ -241,9 +241,21 @@ fn a_data_set_names_its_benchmark() {
         1,
         &["no benchmark has its questions in `tests/nothing`", "hint:"],
     );
+    hub.show("hub:lmms-lab/DocVQA@main", &[]).fails_with(
+        1,
+        &[
+            "docvqa-val (config DocVQA, split validation)",
+            "for another revision copy its definition",
+        ],
+    );
     hub.show("hub:nyu-visionx/CV-Bench", &[]).fails_with(
         1,
-        &["has the questions of", "cv-bench-2d", "hint: name one"],
+        &[
+            "`hub:nyu-visionx/CV-Bench` could be any of 6 benchmarks",
+            "cv-bench-2d (",
+            "hint: name the one that is meant",
+            "`--benchmarks cv-bench`",
+        ],
     );
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{Run, opabinia, read_json};
+use common::{Copy, Run, opabinia, read_json};
 use quiz::Quiz;
 use serde_json::{Value, json};
 
@@ -314,6 +314,107 @@ fn a_judge_that_fails_is_asked_again() {
     assert_eq!(replies.last().unwrap()["judge"], "Grade: 0.5");
 }
 
+/// A model folder that answers everything with `1`: behind each word it says `1`, and behind `1` it ends.
+fn says_one() -> Copy {
+    const HIDDEN: usize = 64;
+    const ONE: usize = 16;
+    const END: usize = 373;
+    let model = Copy::of_model();
+    model.configure(json!({"max_position_embeddings": 8192, "tokenizer_model_max_length": 8192}));
+    let matrix = |value: &dyn Fn(usize, usize) -> f32, rows: usize| -> Vec<u8> {
+        let places = (0..rows).flat_map(|row| (0..HIDDEN).map(move |column| (row, column)));
+        places
+            .flat_map(|(row, column)| value(row, column).to_le_bytes())
+            .collect()
+    };
+    let is = |yes: bool| f32::from(u8::from(yes));
+    model.edit_tensors("model.safetensors", |tensors| {
+        for layer in 0..5 {
+            for part in ["self_attn.o_proj", "mlp.down_proj"] {
+                let name = format!("model.layers.{layer}.{part}.weight");
+                tensors.get(&name).bytes.fill(0);
+            }
+        }
+        let rows = tensors.get("lm_head.weight").shape[0];
+        tensors.get("model.norm.weight").bytes = matrix(&|_, _| 1.0, 1);
+        let word = |row, column| is(column == usize::from(row == ONE));
+        tensors.get("model.embed_tokens.weight").bytes = matrix(&word, rows);
+        let next = |row, column| is(row == ONE && column == 0 || row == END && column == 1);
+        tensors.get("lm_head.weight").bytes = matrix(&next, rows);
+    });
+    model
+}
+
+/// A model folder judges as a served model does; one that says nothing clear gives no zero.
+#[test]
+fn a_model_folder_judges() {
+    let quiz = Quiz::of(2);
+    graded(&quiz);
+    let server = Server::start(seeing);
+    let judged = |judge: &str, more: &[&str]| {
+        let flags = ["--vision", "on", "--json", "--judge", judge];
+        eval(&quiz, "run", &server, &[&flags[..], more].concat())
+    };
+    let babbles = common::text(&common::model());
+    let run = judged(&babbles, &[]);
+    assert_eq!(run.code, Some(1), "{}", run.everything());
+    let run = run.mentions(&[
+        "error: 4 answers got no grade",
+        "quiz/q0 (on)",
+        "cambrian_llama_sva (",
+    ]);
+    let summary = run.json();
+    assert_eq!(
+        (&summary["judge_failed"], &summary["unscored"]),
+        (&json!(4), &json!(4))
+    );
+    assert_eq!(
+        summary["rows"][0]["scores"],
+        json!({}),
+        "no score is no zero"
+    );
+
+    let kind = says_one();
+    let run = judged(&kind.text(), &[]).ok();
+    let run = run.mentions(&["4 asked now (4 of them answered already)"]);
+    let summary = run.json();
+    assert_eq!(summary["rows"][0]["scores"]["on"]["mean"], 1.0);
+    assert_eq!(server.requests(), 4, "no answer was asked for twice");
+    assert_eq!(quiz.records("run").last().unwrap()["judge"], "1");
+    judged(&kind.text(), &[]).ok().mentions(&["0 asked now"]);
+
+    judged("http://localhost:1", &[]).fails_with(1, &["--judge-model NAME"]);
+    judged(&babbles, &["--judge-model", "m"]).fails_with(1, &["is no address"]);
+    judged("no-such-folder", &[]).fails_with(1, &["no-such-folder", "or a model folder"]);
+}
+
+/// The model that ships, too, judges by the code that answers.
+#[test]
+fn the_shipped_model_may_judge() {
+    let quiz = Quiz::of(1);
+    graded(&quiz);
+    let server = Server::start(seeing);
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/small");
+    let shipped = common::text(&shipped);
+    let run = eval(
+        &quiz,
+        "run",
+        &server,
+        &["--vision", "on", "--json", "--judge", &shipped],
+    );
+    let summary = run.json();
+    // It is too small to grade: whatever it says, each answer has a grade or is counted as without one.
+    let graded = summary["rows"][0]["n"].as_u64().unwrap();
+    let failed = summary["judge_failed"].as_u64().unwrap();
+    assert_eq!(graded + failed, 2, "{}", run.everything());
+    assert_eq!(
+        run.code,
+        Some(i32::from(failed > 0)),
+        "{}",
+        run.everything()
+    );
+}
+
 #[test]
 fn runs_are_compared_question_by_question() {
     let quiz = Quiz::of(6);
@@ -360,6 +461,111 @@ fn runs_are_compared_question_by_question() {
             "the question `q3` has the answer",
             "different question sets",
         ],
+    );
+}
+
+/// What differs is named, and nothing else: each change of what runs are made with has its own stamp.
+#[test]
+fn differences_are_named_by_their_hashes() {
+    let quiz = Quiz::of(6);
+    let server = Server::start(seeing);
+    let eval = |out: &str, more: &[&str]| {
+        let name = ["--name", out];
+        eval(&quiz, out, &server, &[&name[..], more].concat()).ok();
+    };
+    eval("before", &[]);
+    let differing = |second: &str, more: &[&str]| -> Vec<String> {
+        let (first, second) = (quiz.text("before"), quiz.text(second));
+        let flags = [&["eval", "diff", &first, &second, "--json"], more].concat();
+        let found = opabinia(&flags).ok().json();
+        let differing = found["sets"][0]["differing"].as_array().unwrap();
+        let names = differing.iter().map(|one| one["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    eval("same", &[]);
+    assert_eq!(differing("same", &[]), [""; 0]);
+
+    eval("seed", &["--seed", "7"]);
+    assert_eq!(differing("seed", &["--vision", "shuffled"]), ["seed"]);
+    assert_eq!(
+        differing("seed", &[]),
+        [""; 0],
+        "it decides about wrong pictures only"
+    );
+
+    // A column that nothing reads: other bytes, the same questions.
+    let mut rows: Vec<Value> = (0..12).map(Quiz::row).collect();
+    rows[0]["remark"] = json!("new");
+    quiz.write_rows(&rows);
+    eval("other-data", &[]);
+    assert_eq!(differing("other-data", &[]), ["data"]);
+    quiz.write_rows(&(0..12).map(Quiz::row).collect::<Vec<_>>());
+
+    let rewritten = |from: &str, to: &str| {
+        let text = quiz::QUIZ.replace(from, to);
+        assert_ne!(text, quiz::QUIZ);
+        fs::write(quiz.path("quiz.toml"), text).unwrap();
+    };
+    rewritten("suffix = \"Answer yes or no.\"", "suffix = \"Yes or no?\"");
+    eval("prompt", &[]);
+    assert_eq!(
+        differing("prompt", &[]),
+        ["definition", "prompt", "questions"]
+    );
+
+    // Another scorer, and the same scorer over another expression of what is right.
+    rewritten("scorer = \"mme\"", "scorer = \"gqa\"");
+    eval("scorer", &[]);
+    assert_eq!(differing("scorer", &[]), ["definition", "scorer"]);
+    rewritten("answer = \"answer\"", "answer = \"answer | trim\"");
+    eval("right", &[]);
+    assert_eq!(differing("right", &[]), ["definition", "scorer"]);
+    // Remarks change nothing.
+    rewritten("# Pairs", "# More pairs");
+    eval("remark", &[]);
+    assert_eq!(differing("remark", &[]), [""; 0]);
+
+    // By the other rules the answers are there already.
+    let asked = server.requests();
+    eval("before", &["--protocol", "reference"]);
+    assert_eq!(server.requests(), asked);
+    let names = differing("same", &[]);
+    assert_eq!(
+        names,
+        ["scorer"],
+        "the definition has no table for the reference"
+    );
+    let both = [quiz.text("before"), quiz.text("same")];
+    let out = quiz.text("report");
+    opabinia(&["analyze", &both[0], &both[1], "--out", &out]).fails_with(
+        1,
+        &[
+            "of Quiz it was judged by the standard protocol",
+            "the reference one",
+        ],
+    );
+}
+
+/// The template of a model that is loaded here.
+#[test]
+fn another_template_is_named() {
+    let quiz = Quiz::of(1);
+    let flags = ["--vision", "on", "--image-position", "actual"];
+    quiz.eval("one", &flags).ok();
+    quiz.eval(
+        "other",
+        &[&flags[..], &["--template", "vicuna_v1"]].concat(),
+    )
+    .ok();
+    let (one, other) = (quiz.text("one"), quiz.text("other"));
+    let found = opabinia(&["eval", "diff", &one, &other]).ok().stdout;
+    assert!(
+        found.contains("made with other:\n    template: "),
+        "{found}"
+    );
+    assert!(
+        !found.contains("prompt:") && !found.contains("data:"),
+        "{found}"
     );
 }
 

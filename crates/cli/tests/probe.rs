@@ -178,15 +178,27 @@ fn classes_are_read_from_folders() {
     fs::write(classes.join("one/notes.txt"), "no picture").unwrap();
     fs::write(classes.join("one/torn.png"), b"\x89PNG\r\n\x1a\n torn").unwrap();
     let classes = text(&classes);
-    let run = ground.probe(&[
-        "--classes",
-        &classes,
-        "--encoder",
-        SIGLIP,
-        "--method",
-        "knn",
-        "--json",
-    ]);
+    let probe = |max_bad: &[&str]| {
+        let arguments = [
+            "--classes",
+            &classes,
+            "--encoder",
+            SIGLIP,
+            "--method",
+            "knn",
+            "--json",
+        ];
+        ground.probe(&[&arguments[..], max_bad].concat())
+    };
+    probe(&[]).fails_with(
+        1,
+        &[
+            "1 of 25 pictures and entries cannot be used, and at most 0.1% may",
+            "torn.png",
+            "`--max-bad`",
+        ],
+    );
+    let run = probe(&["--max-bad", "1"]);
     let run = run.ok().mentions(&[
         "1 files are no pictures by their names",
         "1 pictures cannot be used",

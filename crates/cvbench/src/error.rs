@@ -174,12 +174,12 @@ pub enum CvBenchError {
         path: PathBuf,
     },
     /// A line of answers cannot be used.
-    #[error("line {line} of {}: {problem}", path.display())]
+    #[error("{place} of {}: {problem}", path.display())]
     Answer {
         /// The file.
         path: PathBuf,
-        /// From 1.
-        line: usize,
+        /// The line or the question.
+        place: String,
         /// Why.
         problem: String,
     },

@@ -4,11 +4,11 @@
 //! taken from `img/` beside the files if they are there, else out of the files.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use opabinia_eval::benchmark::{Cell, PictureData, PictureStore, Row, rows};
-use opabinia_eval::hex;
+use opabinia_eval::{hex, stays_inside};
 use sha2::{Digest, Sha256};
 
 use crate::error::CvBenchError;
@@ -136,7 +136,7 @@ impl Published {
     fn file(&self, question: &Question) -> Option<PathBuf> {
         let name = &question.filename;
         let path = self.root.join(name);
-        (is_inside(name) && !name.is_empty() && path.is_file()).then_some(path)
+        (stays_inside(name) && !name.is_empty() && path.is_file()).then_some(path)
     }
 
     /// The folder.
@@ -210,7 +210,7 @@ fn question(row: &Row) -> Result<Question, String> {
             question.task.dimension()
         ));
     }
-    if !question.filename.is_empty() && !is_inside(&question.filename) {
+    if !question.filename.is_empty() && !stays_inside(&question.filename) {
         return Err(format!(
             "its file `{}` is outside of the folder",
             question.filename
@@ -224,13 +224,6 @@ fn question(row: &Row) -> Result<Question, String> {
         ));
     }
     Ok(question)
-}
-
-/// Whether a name of a file cannot leave the folder that it is joined to.
-fn is_inside(name: &str) -> bool {
-    Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn text(cell: &Cell) -> Option<String> {

@@ -6,7 +6,6 @@ use std::fs;
 use opabinia_cvbench::score::{ScoreOptions, read_answers};
 use opabinia_cvbench::source::{Corpus, Family, Part, SourceSpec};
 use opabinia_cvbench::{Published, Rules};
-use opabinia_eval::scorer::Protocol;
 use proptest::prelude::*;
 
 const COCO: &str = r#"{"images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 64}],
@@ -99,7 +98,7 @@ fn whole_lines_are_read() {
     assert_eq!(Published::read(&path).unwrap().questions.len(), 1);
     fs::write(&path, ANSWER).unwrap();
     let options = ScoreOptions {
-        protocol: Protocol::Standard,
+        protocol: None,
         partial: false,
     };
     let answers = read_answers(&path, None, options).unwrap();
@@ -141,7 +140,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         fs::write(&path, bytes).unwrap();
-        let options = ScoreOptions { protocol: Protocol::Standard, partial: true };
+        let options = ScoreOptions { protocol: None, partial: true };
         let _ = read_answers(&path, None, options);
     }
 

@@ -67,6 +67,34 @@ impl Key {
     }
 }
 
+/// What the features of an encoder depend on besides the picture: kept by whoever looks at many pictures
+/// with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderKey {
+    /// See [`KeyParts::encoder`].
+    pub encoder: String,
+    /// See [`KeyParts::weights`].
+    pub weights: String,
+    /// See [`KeyParts::preprocessing`].
+    pub preprocessing: String,
+    /// See [`KeyParts::grid`].
+    pub grid: (usize, usize),
+}
+
+impl EncoderKey {
+    /// The key of the features of a picture.
+    #[must_use]
+    pub fn of(&self, picture: &[u8; 32]) -> Key {
+        Key::of(&KeyParts {
+            picture,
+            encoder: &self.encoder,
+            weights: &self.weights,
+            preprocessing: &self.preprocessing,
+            grid: self.grid,
+        })
+    }
+}
+
 /// Features of one picture and one encoder, `[n, d]`, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {

@@ -5,12 +5,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use opabinia_image::{ImageLimits, ImageSource, RgbImage};
 use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, SampleError};
+use crate::names::stays_inside;
 use crate::sample::Sample;
 
 /// A folder of pictures.
@@ -43,8 +44,7 @@ impl PictureFolder {
             return Ok(None);
         };
         let place = || sample.place.clone();
-        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if !Path::new(image).components().all(inside) {
+        if !stays_inside(image) {
             return Err(SampleError::PictureOutside {
                 place: place(),
                 image: image.clone(),

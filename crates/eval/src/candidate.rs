@@ -13,7 +13,7 @@ use crate::digest;
 
 /// A model, what to call it, and what it is known by.
 ///
-/// It is known by the digest of its parameters as they are in memory and of its configuration, not by
+/// It is known by the digest of its parameters as they are in memory, its configuration and its template, not by
 /// the path it came from: training writes other weights to the same path, and answers of an earlier
 /// model must not be taken for those of a later one. Of a served model only address and name are
 /// known; whoever serves another model under the same name wants another folder.
@@ -22,7 +22,7 @@ pub struct Candidate<'a> {
     pub who: Who<'a>,
     /// What tables call it.
     pub name: String,
-    /// Digest of parameters and configuration, or of address and name.
+    /// Digest of parameters, configuration and template, or of address and name.
     pub sha256: String,
     /// What it consists of, by name: weights, template, preprocessing.
     pub stamps: BTreeMap<String, String>,
@@ -47,9 +47,10 @@ impl<'a> Candidate<'a> {
         let preprocessing: Vec<String> = encoders
             .map(|encoder| format!("{:?}", encoder.preprocessor()))
             .collect();
-        let sha256 = fingerprint(model);
+        let weights = fingerprint(model);
+        let sha256 = digest::of(format!("{weights} {template}"));
         let stamps = [
-            ("weights", sha256.clone()),
+            ("weights", weights),
             ("template", format!("{} ({short})", model.template.name)),
             ("preprocessing", digest::of(preprocessing.join("\n"))),
         ];
@@ -106,8 +107,7 @@ fn fingerprint(model: &Model) -> String {
         }
     }
     let mut hash = Hash(Sha256::new());
-    hash.0
-        .update(format!("{:?}{:?}", model.config, model.template));
+    hash.0.update(format!("{:?}", model.config));
     model.network.visit(&mut hash);
     digest::hex(hash.0.finalize())
 }

@@ -28,6 +28,9 @@ const FORMAT: u32 = 2;
 /// The file's name.
 pub const RUN_FILE: &str = "run.json";
 
+/// What the stamp of what judges is called.
+const SCORER: &str = "scorer";
+
 /// What a run's folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunDescription {
@@ -66,7 +69,7 @@ pub struct SetDescription {
     pub expected: Option<usize>,
     /// Digest of what is asked and what is right.
     pub sha256: String,
-    /// What it consists of, by name: prompt, data.
+    /// What it consists of, by name: prompt, data, scorer.
     pub stamps: BTreeMap<String, String>,
     /// The files that were read.
     pub files: Vec<FileDigest>,
@@ -84,7 +87,7 @@ pub struct SetDescription {
 pub struct Way {
     /// Digest of the settings, as records have it.
     pub settings: String,
-    /// What was set, by name: scorer, seed, judge.
+    /// What was set, by name: length of answers, seed, judge.
     pub stamps: BTreeMap<String, String>,
     /// The questions that are wanted, by number.
     pub wanted: Ranges,
@@ -125,6 +128,8 @@ impl SetDescription {
             ("prompt", set.prompt_sha256()),
             ("data", set.data_sha256()),
             ("questions", set.sha256.clone()),
+            ("definition", set.definition_sha256.clone()),
+            (SCORER, set.rules.stamp(&set.scorer_sha256)),
         ];
         Self {
             benchmark: set.benchmark.clone(),
@@ -146,7 +151,8 @@ impl SetDescription {
     /// Whether it asks the same questions and judges them in the same way.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        self.sha256 == other.sha256 && self.rules == other.rules
+        let scorer = |set: &Self| set.stamps.get(SCORER).cloned();
+        self.sha256 == other.sha256 && self.rules == other.rules && scorer(self) == scorer(other)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The client is the crate `opabinia-endpoint`; [`Judge`] is the evaluation's.
 
-pub use crate::judge::{Ask, Grading, Judge};
+pub use crate::judge::{Ask, Grading, Judge, LocalJudge};
 pub use opabinia_endpoint::{
     AnswerForm, ChatAnswer, ChatRequest, Endpoint, EndpointError, EndpointOptions, Exchange,
     TokenLimit,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use opabinia_data::features::{FeatureStore, Features, Key, KeyParts};
+use opabinia_data::features::{EncoderKey, FeatureStore, Features, Key};
 use opabinia_image::RgbImage;
 use opabinia_model::{Model, ModelError, Seen};
 use opabinia_nn::{FeatureGrid, Grid, Trace};
@@ -30,9 +30,7 @@ pub struct FeatureCache<'a> {
 
 /// What the features of an encoder depend on besides the picture.
 struct Parts {
-    name: String,
-    weights: String,
-    preprocessing: String,
+    key: EncoderKey,
     grid: Grid,
     width: usize,
 }
@@ -44,9 +42,12 @@ impl<'a> FeatureCache<'a> {
         let named = vision.flat_map(|vision| vision.encoders.iter().zip(&vision.grids));
         let encoders = model.network.encoders.iter().zip(named);
         let parts = encoders.map(|(encoder, (name, grid))| Parts {
-            name: name.clone(),
-            weights: encoder.weights_hash(),
-            preprocessing: format!("{:?} in 32 bits", encoder.preprocessor()),
+            key: EncoderKey {
+                encoder: name.clone(),
+                weights: encoder.weights_hash(),
+                preprocessing: format!("{:?} in 32 bits", encoder.preprocessor()),
+                grid: (grid.rows, grid.cols),
+            },
             grid: *grid,
             width: encoder.width(),
         });
@@ -69,7 +70,7 @@ impl<'a> FeatureCache<'a> {
                 let Some(parts) = self.encoders.get(index) else {
                     return look();
                 };
-                let key = parts.key(&pixels);
+                let key = parts.key.of(&pixels);
                 if let Some(features) = self.find(parts, &key) {
                     return Ok(features);
                 }
@@ -136,17 +137,5 @@ impl<'a> FeatureCache<'a> {
     fn note(&self, problem: String) {
         let mut noted = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         noted.get_or_insert(problem);
-    }
-}
-
-impl Parts {
-    fn key(&self, picture: &[u8; 32]) -> Key {
-        Key::of(&KeyParts {
-            picture,
-            encoder: &self.name,
-            weights: &self.weights,
-            preprocessing: &self.preprocessing,
-            grid: (self.grid.rows, self.grid.cols),
-        })
     }
 }

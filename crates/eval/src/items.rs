@@ -18,10 +18,13 @@ use crate::benchmark::{
 use crate::digest;
 use crate::error::EvalError;
 use crate::questions::QuestionSet;
-use crate::scorer::{Aggregate, Gold, Protocol, Scorer};
+use crate::scorer::{self, Aggregate, Gold, Protocol, Scorer};
 
 /// How long an answer to a question of a file may be, in tokens; benchmarks say it themselves.
 pub const FILE_MAX_NEW_TOKENS: usize = 32;
+
+/// What stands for the definition of a file of questions, which has none.
+const FILE: &str = "a file of questions";
 
 /// One question, ready to be asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +70,23 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Digest of what judges; `right` says what is right.
+    fn sha256(&self, right: &str) -> String {
+        digest::of(format!("{self:?}, code {}, {right}", scorer::VERSION))
+    }
+
+    /// What judges, for people: names, and the beginning of the digest.
+    #[must_use]
+    pub fn stamp(&self, sha256: &str) -> String {
+        let Self {
+            scorer,
+            aggregate,
+            protocol,
+        } = self;
+        let short = sha256.get(..12).unwrap_or(sha256);
+        format!("{scorer}, {aggregate}, {protocol} ({short})")
+    }
+
     /// The same with the standard's way of summing up: units by name, not by order.
     pub(crate) fn standard(&self) -> Self {
         Self {
@@ -99,6 +119,11 @@ pub struct ItemSet {
     pub files: Vec<FileDigest>,
     /// Digest of what is asked and what is right, pictures included.
     pub sha256: String,
+    /// Digest of the benchmark's definition as it was understood.
+    pub definition_sha256: String,
+    /// Digest of what judges: scorer, aggregate, protocol, the tables of the definition that say what is
+    /// right, and the version of the code.
+    pub scorer_sha256: String,
     /// How many questions there should be, if there is another number.
     pub expected: Option<usize>,
     /// What the benchmark's server wants, if it wants something.
@@ -182,21 +207,24 @@ impl Items {
         };
         let stem = set.path.file_stem().unwrap_or_default();
         let (places, pictures) = places(&list);
+        let rules = Rules {
+            scorer: Scorer::ShortAnswer,
+            aggregate: Aggregate::Mean,
+            protocol: Protocol::Standard,
+        };
         items.sets.push(ItemSet {
             benchmark: None,
             title: stem.to_string_lossy().into_owned(),
             group: None,
-            rules: Rules {
-                scorer: Scorer::ShortAnswer,
-                aggregate: Aggregate::Mean,
-                protocol: Protocol::Standard,
-            },
+            rules,
             max_new_tokens: FILE_MAX_NEW_TOKENS,
             items: list,
             counts,
             faults: Vec::new(),
             files: vec![file_digest(&set.path).map_err(EvalError::read("questions", &set.path))?],
             sha256: set.sha256.clone(),
+            definition_sha256: digest::of(FILE),
+            scorer_sha256: rules.sha256(FILE),
             expected: None,
             submission: None,
             places,
@@ -241,15 +269,18 @@ impl Items {
             });
         }
         let (places, pictures) = places(&list);
+        let rules = Rules {
+            scorer: effective.scoring.scorer.unwrap_or(Scorer::ShortAnswer),
+            aggregate: effective.scoring.aggregate.unwrap_or(Aggregate::Mean),
+            protocol: questions.protocol,
+        };
+        // Debug forms name every field, so that comments and the order of keys make no difference.
+        let right = format!("{:?}{:?}", effective.row, effective.scoring);
         self.sets.push(ItemSet {
             benchmark: Some(name.clone()),
             title: definition.title.clone(),
             group: Some(group.to_owned()),
-            rules: Rules {
-                scorer: effective.scoring.scorer.unwrap_or(Scorer::ShortAnswer),
-                aggregate: effective.scoring.aggregate.unwrap_or(Aggregate::Mean),
-                protocol: questions.protocol,
-            },
+            rules,
             max_new_tokens: effective
                 .prompt
                 .max_new_tokens
@@ -259,6 +290,8 @@ impl Items {
             faults: questions.faults,
             files: questions.files,
             sha256,
+            definition_sha256: digest::of(format!("{effective:?}")),
+            scorer_sha256: rules.sha256(&right),
             expected: questions.expected,
             submission,
             places,
@@ -349,6 +382,8 @@ pub(crate) mod tests {
                 faults: Vec::new(),
                 files: Vec::new(),
                 sha256: String::new(),
+                definition_sha256: String::new(),
+                scorer_sha256: String::new(),
                 expected: None,
                 submission: None,
                 places,

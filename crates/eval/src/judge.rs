@@ -1,10 +1,15 @@
 //! Grades by a model: MM-Vet, and answers that no rule can compare (Cambrian-1, table 24).
 //!
-//! [`Judge`] asks a served model for a grade. A call that fails is [`Grading::Failed`],
-//! never a zero.
+//! [`Judge`] asks a model for a grade: a served one, or one that was loaded here ([`LocalJudge`]). A
+//! call that fails is [`Grading::Failed`], never a zero.
 
 use opabinia_endpoint::{ChatRequest, Endpoint, EndpointError};
+use opabinia_model::Model;
 
+use crate::candidate::{Candidate, Who};
+use crate::error::in_full;
+use crate::respondent::{Asked, Refusal, Respondent};
+use crate::run::EvalOptions;
 use crate::scorer::{Gold, Grade, Grader};
 
 /// Tokens that a grade may have.
@@ -26,6 +31,11 @@ pub trait Ask {
 
     /// Who it is, for records.
     fn name(&self) -> String;
+
+    /// Whether the same text may be answered otherwise the next time.
+    fn may_change_its_mind(&self) -> bool {
+        true
+    }
 }
 
 impl Ask for Endpoint {
@@ -44,6 +54,53 @@ impl Ask for Endpoint {
 
     fn name(&self) -> String {
         format!("{} at {}", self.model(), self.url())
+    }
+}
+
+/// A model that was loaded here and judges. It answers greedily, by the code that answers questions, so
+/// the same answer always gets the same grade.
+pub struct LocalJudge {
+    model: Model,
+    name: String,
+    options: EvalOptions,
+}
+
+impl LocalJudge {
+    /// Takes a model, and reads all of its parameters: grades are known by them, not by the name.
+    #[must_use]
+    pub fn new(model: Model, name: &str) -> Self {
+        let sha256 = Candidate::new(&model, name).sha256;
+        let short = sha256.get(..12).unwrap_or(&sha256);
+        Self {
+            name: format!("{name} ({short})"),
+            model,
+            options: EvalOptions::default(),
+        }
+    }
+}
+
+impl Ask for LocalJudge {
+    fn answer(&self, text: &str, max_tokens: usize) -> Result<String, String> {
+        let asked = Asked {
+            prompt: text,
+            look: None,
+            max_new_tokens: max_tokens,
+        };
+        let respondent = Respondent::new(Who::Local(&self.model), &self.options);
+        match respondent.answer(&[asked]).pop() {
+            Some(Ok(reply)) => Ok(reply.text),
+            Some(Err(Refusal::Question(problem))) => Err(format!("{}: {problem}", self.name)),
+            Some(Err(Refusal::All(error))) => Err(in_full(&error)),
+            None => Err(format!("{} gave no reply", self.name)),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn may_change_its_mind(&self) -> bool {
+        false
     }
 }
 
@@ -82,7 +139,11 @@ impl<'a> Judge<'a> {
     pub fn grade(&self, question: &str, gold: &Gold, prediction: &str) -> Grading {
         let text = self.grader.prompt(question, gold, prediction);
         let mut unclear = String::new();
-        for _ in 0..=UNCLEAR_RETRIES {
+        let retries = match self.model.may_change_its_mind() {
+            true => UNCLEAR_RETRIES,
+            false => 0,
+        };
+        for _ in 0..=retries {
             match self.model.answer(&text, GRADE_TOKENS) {
                 Err(reason) => return Grading::Failed { reason },
                 Ok(reply) => match self.grader.parse(&reply) {

@@ -68,3 +68,5 @@ pub use run_scores::run_scores;
 pub use scorer::{Expected, Scorer};
 pub use summary::Summary;
 pub use vision::Vision;
+
+pub use opabinia_data::stays_inside;

@@ -97,13 +97,13 @@ fn joined(mut whole: RunDescription, other: RunDescription) -> Result<RunDescrip
 fn join_sets(known: &mut SetDescription, other: SetDescription) -> Result<(), String> {
     let name = known.name().to_owned();
     if !known.is_like(&other) {
-        let different = match differing(&known.stamps, &other.stamps) {
-            same if same.is_empty() => format!(
-                "scorer {} and {}, protocol {} and {}",
+        let mut different = differing(&known.stamps, &other.stamps);
+        if known.rules != other.rules {
+            different.push_str(&format!(
+                ": scorer {} and {}, protocol {} and {}",
                 known.rules.scorer, other.rules.scorer, known.rules.protocol, other.rules.protocol
-            ),
-            different => different,
-        };
+            ));
+        }
         return Err(format!(
             "`{name}` has other questions or rules ({different})"
         ));

@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use opabinia_data::stays_inside;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -82,8 +83,7 @@ impl Question {
                 self.chance
             ));
         }
-        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if self.image.is_empty() || !Path::new(&self.image).components().all(inside) {
+        if !stays_inside(&self.image) {
             return Some(format!(
                 "`image` is `{}`, wanted a path inside the folder of the questions",
                 self.image

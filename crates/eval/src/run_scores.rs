@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::analysis::catalog::{PUBLISHED_GROUPS, known_benchmark};
-use crate::analysis::{Asked, QuestionScore, RunScores};
+use crate::analysis::{Asked, QuestionFacts, QuestionScore, RunScores};
 use crate::description::{RunDescription, SetDescription};
+use crate::digest;
 use crate::error::EvalError;
 use crate::figure::Figure;
 use crate::record::Record;
@@ -15,7 +16,7 @@ use crate::run_folder;
 use crate::vision::Vision;
 
 /// The scores of a finished run; nothing in the folder is changed. Questions that could not be asked
-/// count as wrong, as they do in the run's own summary; answers that nobody judged are left out.
+/// count as wrong, as they do in the run's own summary; answers that nobody judged are named apart.
 ///
 /// # Errors
 /// If the folder is none of a run, if the run is not finished, or if a record is damaged.
@@ -24,13 +25,17 @@ pub fn run_scores(folder: &Path) -> Result<Vec<RunScores>, EvalError> {
     let current = description.current(&records);
     let mut scores = Vec::new();
     for (set, records) in description.sets.iter().zip(current) {
+        let before = scores.len();
         match &set.benchmark {
             Some(_) => scores.push(of_benchmark(&description.model, set, &records)),
             None => scores.extend(of_file(&description.model, &records)),
         }
+        for scores in scores.iter_mut().skip(before) {
+            scores.run = folder.display().to_string();
+            scores.protocol = Some(set.rules.protocol);
+            scores.stamps = stamps(set);
+        }
     }
-    // A benchmark of which nothing could be scored says nothing.
-    scores.retain(|scores: &RunScores| !scores.asked.is_empty());
     Ok(scores)
 }
 
@@ -61,6 +66,39 @@ pub(crate) fn question_score(record: &Record) -> Option<QuestionScore> {
     })
 }
 
+/// What the scores of a set were made with, beside the model: what must be the same, or be listed, where
+/// runs are compared. Of ways of asking that were set differently all values count.
+fn stamps(set: &SetDescription) -> BTreeMap<String, String> {
+    let kept = |(name, _): &(&String, &String)| {
+        // Questions are compared one by one, and a definition says more than what was asked.
+        !matches!(name.as_str(), "prompt" | "questions" | "definition")
+    };
+    let mut stamps: BTreeMap<String, String> = BTreeMap::new();
+    let ways = set.ways.values().flat_map(|way| &way.stamps);
+    for (name, value) in set.stamps.iter().chain(ways).filter(kept) {
+        let known = stamps.entry(name.clone()).or_default();
+        if known.is_empty() {
+            known.clone_from(value);
+        } else if !known.split(" and ").any(|part| part == value) {
+            known.push_str(&format!(" and {value}"));
+        }
+    }
+    stamps
+}
+
+/// What the questions are.
+fn facts(records: &[&Record]) -> BTreeMap<String, QuestionFacts> {
+    let facts = records.iter().map(|record| {
+        let facts = QuestionFacts {
+            prompt: digest::of(&record.prompt),
+            picture: record.own_picture.clone(),
+            answer: record.expected.clone(),
+        };
+        (record.id.clone(), facts)
+    });
+    facts.collect()
+}
+
 fn of_file(model: &str, records: &[&Record]) -> Vec<RunScores> {
     let kinds: BTreeSet<(&str, &str)> = records
         .iter()
@@ -74,11 +112,12 @@ fn of_file(model: &str, records: &[&Record]) -> Vec<RunScores> {
             .collect();
         RunScores {
             model: model.to_owned(),
-            family: None,
             benchmark: task.to_owned(),
-            group: Some(group.to_owned()),
+            group: Some(group_title(group).unwrap_or(group).to_owned()),
             chance: Some(100.0 * Figure::of_mean(&of_kind).chance),
+            facts: facts(&of_kind),
             asked: asked(&of_kind),
+            ..RunScores::default()
         }
     });
     scores.collect()
@@ -95,40 +134,41 @@ fn of_benchmark(model: &str, set: &SetDescription, records: &[&Record]) -> RunSc
     // The paper's benchmarks have the paper's groups.
     let group = match known_benchmark(&set.title) {
         Some(_) => None,
-        None => set.group.as_deref().map(group_title),
+        None => {
+            let group = set.group.as_deref();
+            group.map(|group| group_title(group).unwrap_or("Other").to_owned())
+        }
     };
     RunScores {
         model: model.to_owned(),
-        family: None,
         benchmark: set.title.clone(),
         group,
         chance: figure.map(|figure| 100.0 * figure.chance),
+        facts: facts(records),
         asked,
+        ..RunScores::default()
     }
 }
 
-/// A group of definitions as reports call it.
-fn group_title(name: &str) -> String {
+/// One of the paper's groups as reports call it.
+fn group_title(name: &str) -> Option<&'static str> {
     let [general, knowledge, chart_ocr, vision_centric] = PUBLISHED_GROUPS;
-    match name {
+    Some(match name {
         "general" => general,
         "knowledge" => knowledge,
         "chart_ocr" => chart_ocr,
         "vision_centric" => vision_centric,
-        _ => "Other",
-    }
-    .to_owned()
+        _ => return None,
+    })
 }
 
 fn asked(records: &[&Record]) -> BTreeMap<Vision, Asked> {
     let mut asked: BTreeMap<Vision, Asked> = BTreeMap::new();
     for record in records {
-        if let Some(score) = question_score(record) {
-            asked
-                .entry(record.vision)
-                .or_default()
-                .questions
-                .push(score);
+        let asked = asked.entry(record.vision).or_default();
+        match question_score(record) {
+            Some(score) => asked.questions.push(score),
+            None => asked.unjudged.push(record.id.clone()),
         }
     }
     asked

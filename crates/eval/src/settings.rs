@@ -30,6 +30,7 @@ pub struct Settings {
     max_new_tokens: usize,
     image_position: &'static str,
     rules: Rules,
+    scorer_sha256: String,
     /// Where it is asked.
     judge: Option<String>,
 }
@@ -53,6 +54,7 @@ impl Settings {
             max_new_tokens: options.max_new_tokens(set),
             image_position: position(options),
             rules: set.rules,
+            scorer_sha256: set.scorer_sha256.clone(),
             judge: judge
                 .filter(|_| set.rules.scorer.grader().is_some())
                 .map(JudgeModel::name),
@@ -67,19 +69,7 @@ impl Settings {
 
     /// What is compared between runs, by name.
     pub fn stamps(&self) -> BTreeMap<String, String> {
-        let Rules {
-            scorer,
-            aggregate,
-            protocol,
-        } = self.rules;
         let mut stamps = BTreeMap::from([
-            (
-                "scorer".to_owned(),
-                format!(
-                    "{scorer}, {aggregate}, {protocol}, version {}",
-                    self.protocol
-                ),
-            ),
             ("max new tokens".to_owned(), self.max_new_tokens.to_string()),
             ("image position".to_owned(), self.image_position.to_owned()),
         ]);

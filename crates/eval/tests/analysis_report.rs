@@ -201,11 +201,11 @@ fn run(model: &str, benchmark: &str, right: usize) -> RunScores {
                 score: f64::from(u8::from((i * 7) % 60 < right)),
             })
             .collect(),
-        headline: None,
+        ..Asked::default()
     };
     RunScores {
+        run: model.into(),
         model: model.into(),
-        family: None,
         benchmark: benchmark.into(),
         group: Some("world".into()),
         chance: Some(25.0),
@@ -214,6 +214,7 @@ fn run(model: &str, benchmark: &str, right: usize) -> RunScores {
             (Vision::Off, asked(15)),
             (Vision::Shuffled, asked(18)),
         ]),
+        ..RunScores::default()
     }
 }
 

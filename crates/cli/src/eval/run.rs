@@ -205,7 +205,7 @@ impl Run {
                 None => None,
             },
             image_limits: self.image.limits(),
-            judge: self.peers.judge()?,
+            judge: self.peers.judge(&self.model, self.verbose)?,
         })
     }
 
@@ -277,7 +277,7 @@ fn default_folder(candidate: &Candidate<'_>, items: &Items) -> PathBuf {
     Path::new("runs/eval").join(folder)
 }
 
-/// The table with numbers to the right and tasks below their groups.
+/// The table with numbers to the right and tasks below their groups, and by whose rules it was judged.
 pub fn table(summary: &Summary) -> String {
     let mut table = summary.table();
     for (cells, row) in table.rows.iter_mut().zip(&summary.rows) {
@@ -296,7 +296,11 @@ pub fn table(summary: &Summary) -> String {
         }
     }
     let header: Vec<&str> = table.header.iter().map(String::as_str).collect();
-    output::table(&header, &table.rows)
+    let rows = output::table(&header, &table.rows);
+    match summary.protocols() {
+        none if none.is_empty() => rows,
+        protocols => format!("{rows}\n{protocols}"),
+    }
 }
 
 /// What it took, and what went wrong.

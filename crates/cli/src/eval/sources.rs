@@ -6,6 +6,7 @@ use clap::Args;
 use opabinia_eval::Items;
 use opabinia_eval::benchmark::{
     BenchmarkDefinition, BenchmarkError, Catalogue, Entry, Library, PictureStore, Questions,
+    SourceTable,
 };
 use opabinia_weights::hub::Hub;
 
@@ -165,12 +166,49 @@ fn of_dataset(catalogue: &Catalogue, dataset: &str) -> Result<Entry, Failure> {
             "`opabinia eval list` lists the benchmarks and their data sets; a definition of your own \
              says how its rows are read",
         )),
-        several => {
-            let names: Vec<&str> = several.iter().map(|e| e.definition.name.as_str()).collect();
-            let problem = format!("`{dataset}` has the questions of {}", names.join(", "));
-            Err(Failure::new(problem).hint("name one of them"))
-        }
+        several => Err(ambiguous(dataset, revision, several)),
     }
+}
+
+/// A data set that holds several benchmarks names none of them.
+fn ambiguous(dataset: &str, revision: Option<&str>, several: &[&Entry]) -> Failure {
+    let part = |entry: &&Entry| {
+        let of_it = |source: &&SourceTable| source.hub.as_deref() == Some(dataset);
+        let mut sources = entry.definition.source.iter().filter(of_it);
+        let parts = sources.next().map_or_else(Vec::new, |source| {
+            let named = [("config", &source.config), ("split", &source.split)];
+            let named = named.into_iter().filter_map(|(what, value)| {
+                let value = value.as_deref()?;
+                Some(format!("{what} {value}"))
+            });
+            named.collect::<Vec<_>>()
+        });
+        let BenchmarkDefinition { name, title, .. } = &entry.definition;
+        match parts.as_slice() {
+            [] => format!("{name} ({title})"),
+            parts => format!("{name} ({})", parts.join(", ")),
+        }
+    };
+    let parts: Vec<String> = several.iter().map(part).collect();
+    let first = several
+        .first()
+        .map_or("", |entry| entry.definition.name.as_str());
+    let mut hint = format!(
+        "name the one that is meant, or several: `--benchmarks {first}`; `opabinia eval show {first}` says \
+         what it reads and asks"
+    );
+    if revision.is_some() {
+        hint.push_str(
+            "; for another revision copy its definition, which `eval show` prints, and give its `[[source]]` \
+             a `revision`",
+        );
+    }
+    Failure::new(format!(
+        "`hub:{dataset}` could be any of {} benchmarks: {}",
+        several.len(),
+        parts.join(", ")
+    ))
+    .hint(hint)
 }
 
 /// Whether a benchmark is named by its file.

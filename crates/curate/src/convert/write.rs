@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use opabinia_data::stays_inside;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -257,8 +258,9 @@ fn names_in(record: &Value) -> Vec<&str> {
 
 /// Whether a name stays below the folder it starts from.
 fn is_inside(name: &str) -> bool {
-    let plain = |part| matches!(part, Component::Normal(_));
-    !name.is_empty() && !name.ends_with('/') && Path::new(name).components().all(plain)
+    // A name is written as it is found, so that it must be the only one of its file.
+    let plain = !name.ends_with('/') && !name.starts_with("./") && name != ".";
+    plain && stays_inside(name)
 }
 
 /// Names the pictures of a record, and keeps what they were called if that changes.

@@ -79,6 +79,9 @@ pub struct FamilyAverage {
     pub models: usize,
     /// `(group, mean over the models)`.
     pub groups: Vec<(String, f64)>,
+    /// `[group][model]`: what the means are of.
+    #[serde(skip)]
+    pub each: Vec<Vec<f64>>,
 }
 
 /// The mean of each family in each group, over models and benchmarks of a part without holes.
@@ -98,10 +101,12 @@ pub fn family_averages(
             let benchmarks = members(table, benchmarks, &group);
             let each = mine.iter().filter_map(|&m| average(table, m, &benchmarks));
             let each: Vec<f64> = each.collect();
-            (!each.is_empty()).then(|| (group, mean(&each)))
+            (!each.is_empty()).then(|| ((group, mean(&each)), each))
         });
+        let (groups, each) = groups.unzip();
         FamilyAverage {
-            groups: groups.collect(),
+            groups,
+            each,
             models: mine.len(),
             family,
         }

@@ -9,6 +9,7 @@ mod models;
 use serde::Serialize;
 
 use super::Analysis;
+use super::statistics::FEWEST_CLUSTERS;
 
 /// A sentence about the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,9 +59,20 @@ pub(super) fn findings(analysis: &Analysis) -> Vec<Finding> {
     let mut say = Sentences::default();
     benchmarks::vision(&analysis.gaps, &mut say);
     if let Some(ranking) = &analysis.ranking {
-        models::best_model(ranking, &mut say);
-        models::stability(ranking, &mut say);
-        models::question_noise(ranking, &mut say);
+        let benchmarks = analysis.selection.benchmarks.len();
+        let few = few_questions(analysis);
+        models::best_model(ranking, benchmarks, &few, &mut say);
+        if benchmarks >= models::FEWEST_BENCHMARKS {
+            models::stability(ranking, &mut say);
+        }
+        if few.is_empty() {
+            models::question_noise(ranking, &mut say);
+        } else {
+            let text = format!(
+                "How far other questions would move the averages is not known: there are too few of {few}."
+            );
+            say.no("Noise of questions", text);
+        }
     }
     models::families(&analysis.families, &mut say);
     benchmarks::resolution(&analysis.resolutions, &mut say);
@@ -73,6 +85,17 @@ pub(super) fn findings(analysis: &Analysis) -> Vec<Finding> {
     benchmarks::correlations(analysis, &mut say);
     benchmarks::printed(analysis, &mut say);
     say.0
+}
+
+/// Ranked benchmarks with so few questions that their scores have no interval.
+fn few_questions(analysis: &Analysis) -> String {
+    let benchmarks = analysis.selection.benchmarks.iter();
+    let few = benchmarks.filter_map(|&b| {
+        let benchmark = analysis.table.benchmarks.get(b)?;
+        let n = benchmark.questions?;
+        (n < FEWEST_CLUSTERS as u64).then(|| format!("{} ({n})", benchmark.name))
+    });
+    some(few)
 }
 
 fn percent(share: f64) -> String {
@@ -89,6 +112,19 @@ fn list(items: impl Iterator<Item = String>) -> String {
     }
 }
 
+/// Names that a sentence takes.
+const SHOWN: usize = 8;
+
+/// The first few of a list, and how many more there are.
+fn some(items: impl Iterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.collect();
+    if items.len() > SHOWN {
+        let more = items.split_off(SHOWN - 1);
+        items.push(format!("{} more", more.len()));
+    }
+    list(items.into_iter())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +136,7 @@ mod tests {
         assert_eq!(of(&["a"]), "a");
         assert_eq!(of(&["a", "b"]), "a and b");
         assert_eq!(of(&["a", "b", "c"]), "a, b and c");
+        let many = some((0..9).map(|i| i.to_string()));
+        assert_eq!(many, "0, 1, 2, 3, 4, 5, 6 and 2 more");
     }
 }

@@ -28,6 +28,7 @@ pub mod ranking;
 mod report;
 pub mod resolution;
 mod runs;
+mod sources;
 pub mod statistics;
 pub mod structure;
 mod table;
@@ -38,8 +39,8 @@ use serde::Serialize;
 
 pub use error::AnalysisError;
 pub(crate) use report::quoted;
-pub use runs::{Asked, QuestionScore, RunScores};
-pub use table::{Benchmark, Model, Printed, ScoreTable, Selection};
+pub use runs::{Asked, QuestionFacts, QuestionScore, RunScores};
+pub use table::{Benchmark, Model, Printed, RunNote, ScoreTable, Selection};
 
 use averages::{FamilyAverage, PrintedCheck};
 use correlation::{CorrelationMatrix, pearson, spearman};
@@ -47,6 +48,7 @@ use findings::Finding;
 use gaps::Gap;
 use ranking::Ranking;
 use resolution::Resolution;
+pub use sources::Source;
 use structure::Structure;
 
 /// What is to be analysed.

@@ -424,15 +424,15 @@ mod tests {
         });
         let asked = Asked {
             questions: questions.collect(),
-            headline: None,
+            ..Asked::default()
         };
         RunScores {
+            run: model.into(),
             model: model.into(),
-            family: None,
             benchmark: benchmark.into(),
             group: Some("all".into()),
-            chance: None,
             asked: BTreeMap::from([(Vision::On, asked)]),
+            ..RunScores::default()
         }
     }
 

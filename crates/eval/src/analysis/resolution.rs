@@ -6,9 +6,9 @@
 
 use serde::Serialize;
 
-use super::statistics::{clustered_standard_error, deviation, mean};
+use super::statistics::{RULE_OF_THREE, clustered_standard_error, deviation, mean};
 use super::table::ScoreTable;
-use crate::Vision;
+use crate::{Vision, Z};
 
 /// Spread and noise of one benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -95,11 +95,24 @@ pub fn sampling_error(table: &ScoreTable, model: usize, benchmark: usize) -> Opt
             .iter()
             .map(|q| q.cluster.as_deref().unwrap_or(&q.id))
             .collect();
-        return clustered_standard_error(&scores, &clusters).map(|error| 100.0 * error);
+        let error = clustered_standard_error(&scores, &clusters)?;
+        return Some(at_least(100.0 * error, scores.len() as f64));
     }
     let share = table.score(model, benchmark)? / 100.0;
     let n = table.benchmarks[benchmark].questions.filter(|n| *n > 0)?;
-    Some(100.0 * (share * (1.0 - share) / n as f64).sqrt())
+    Some(at_least(
+        100.0 * (share * (1.0 - share) / n as f64).sqrt(),
+        n as f64,
+    ))
+}
+
+/// Questions that are all right, or all wrong, have an error too: that of the rule of three.
+fn at_least(error: f64, questions: f64) -> f64 {
+    if error > 0.0 {
+        error
+    } else {
+        100.0 * RULE_OF_THREE / questions / Z
+    }
 }
 
 #[cfg(test)]

@@ -2,18 +2,23 @@
 //!
 //! Whoever reads run folders fills these structs in; the analysis knows nothing of folders.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod same;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::error::AnalysisError;
 use super::statistics::mean;
-use super::table::{Benchmark, Builder, ScoreTable};
+use super::table::{Benchmark, Builder, RunNote, ScoreTable};
 use crate::Vision;
+use crate::scorer::Protocol;
 
 /// What one model did on one benchmark.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RunScores {
+    /// The run, as messages call it: its folder.
+    pub run: String,
     /// What the model is called.
     pub model: String,
     /// What it is one of, if anything.
@@ -24,15 +29,34 @@ pub struct RunScores {
     pub group: Option<String>,
     /// What guessing gets, in per cent; `None` takes what is known beforehand.
     pub chance: Option<f64>,
+    /// Whose rules judged the answers; `None` if that is not known.
+    pub protocol: Option<Protocol>,
+    /// What the scores were made with, by name: hashes of data and scorer, the judge, the seed.
+    pub stamps: BTreeMap<String, String>,
+    /// What each question is, by its id; empty if that is not known.
+    pub facts: BTreeMap<String, QuestionFacts>,
     /// The scores for each way of asking.
     pub asked: BTreeMap<Vision, Asked>,
+}
+
+/// What a question is: two runs are about the same questions only where this is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QuestionFacts {
+    /// Digest of what was asked, template not included.
+    pub prompt: String,
+    /// Digest of its picture's file.
+    pub picture: Option<String>,
+    /// The right answer, as text.
+    pub answer: String,
 }
 
 /// The scores of all questions that were asked in one way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Asked {
-    /// One for each question.
+    /// One for each question that was judged.
     pub questions: Vec<QuestionScore>,
+    /// Questions whose answers nobody judged; they count nowhere.
+    pub unjudged: Vec<String>,
     /// The benchmark's own score in per cent where it is not the mean over questions, as with MME's
     /// pairs or CV-Bench's formula.
     pub headline: Option<f64>,
@@ -59,40 +83,62 @@ impl Asked {
     }
 }
 
-/// The table of some runs.
+/// The table of some runs, with what was left out and what differs between the runs.
 ///
 /// # Errors
-/// If a run was asked a question twice, if models were asked different questions of a benchmark, or
-/// if a question was asked with its picture but not without it.
+/// If a run was asked a question twice, if runs are of different questions of a benchmark or were judged
+/// by different rules, or if a question was asked with its picture but not without it.
 pub(super) fn table_of(runs: Vec<RunScores>) -> Result<ScoreTable, AnalysisError> {
-    let mut builder = Builder::default();
-    let mut asked_before: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    let mut benchmarks: Vec<(String, Vec<RunScores>)> = Vec::new();
     for run in runs {
-        let ids = question_ids(&run)?;
-        let (other, theirs) = asked_before
-            .entry(run.benchmark.clone())
-            .or_insert_with(|| (run.model.clone(), ids.clone()));
-        if *theirs != ids {
-            return Err(AnalysisError::Conflict {
-                input: run.model.clone(),
-                problem: format!(
-                    "of {} it was asked {} questions and `{other}` {}, with {} in common; judge both \
-                     on the same questions",
-                    run.benchmark,
-                    ids.len(),
-                    theirs.len(),
-                    ids.intersection(theirs).count()
-                ),
-            });
+        match benchmarks
+            .iter_mut()
+            .find(|(name, _)| *name == run.benchmark)
+        {
+            Some((_, known)) => known.push(run),
+            None => benchmarks.push((run.benchmark.clone(), vec![run])),
         }
-        let input = run.model.clone();
-        add(&mut builder, run, ids.len() as u64)
-            .map_err(|problem| AnalysisError::Conflict { input, problem })?;
     }
-    Ok(builder.finish())
+    let mut builder = Builder::default();
+    let mut table = ScoreTable::default();
+    for (_, runs) in benchmarks {
+        for run in same::comparable(runs, &mut table.notes, &mut table.cautions)? {
+            table.runs.push(RunNote::of(&run));
+            let input = run.run.clone();
+            add(&mut builder, run).map_err(|problem| AnalysisError::Conflict { input, problem })?;
+        }
+    }
+    Ok(ScoreTable {
+        notes: table.notes,
+        cautions: table.cautions,
+        runs: table.runs,
+        ..builder.finish()
+    })
 }
 
-fn add(builder: &mut Builder, run: RunScores, questions: u64) -> Result<(), String> {
+impl RunNote {
+    fn of(run: &RunScores) -> Self {
+        let stamp = |name| run.stamps.get(name).cloned();
+        Self {
+            run: run.run.clone(),
+            model: run.model.clone(),
+            benchmark: Benchmark::named(&run.benchmark).name,
+            protocol: run.protocol,
+            questions: questions_of(run),
+            data: stamp("data"),
+            scorer: stamp("scorer"),
+        }
+    }
+}
+
+/// Questions that were judged in every way of asking.
+fn questions_of(run: &RunScores) -> usize {
+    let counts = run.asked.values().map(|asked| asked.questions.len());
+    counts.max().unwrap_or(0)
+}
+
+fn add(builder: &mut Builder, run: RunScores) -> Result<(), String> {
+    let questions = questions_of(&run) as u64;
     let known = Benchmark::named(&run.benchmark);
     let name = known.name.clone();
     let benchmark = builder.benchmark(Benchmark {
@@ -115,44 +161,12 @@ fn add(builder: &mut Builder, run: RunScores, questions: u64) -> Result<(), Stri
     Ok(())
 }
 
-/// The questions of a run, the same for each way of asking.
-fn question_ids(run: &RunScores) -> Result<BTreeSet<String>, AnalysisError> {
-    let mut first: Option<(Vision, BTreeSet<String>)> = None;
-    for (vision, asked) in &run.asked {
-        let mut ids = BTreeSet::new();
-        for question in &asked.questions {
-            if !ids.insert(question.id.clone()) {
-                return Err(AnalysisError::DuplicateQuestion {
-                    run: run.model.clone(),
-                    question: question.id.clone(),
-                });
-            }
-        }
-        match &first {
-            Some((before, theirs)) if *theirs != ids => {
-                return Err(AnalysisError::Conflict {
-                    input: run.model.clone(),
-                    problem: format!(
-                        "of {} it was asked {} questions for `{before}` and {} for `{vision}`; finish \
-                         the run",
-                        run.benchmark,
-                        theirs.len(),
-                        ids.len()
-                    ),
-                });
-            }
-            Some(_) => {}
-            None => first = Some((*vision, ids)),
-        }
-    }
-    Ok(first.map(|(_, ids)| ids).unwrap_or_default())
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn run(model: &str, on: &[(&str, f64)], off: &[(&str, f64)]) -> RunScores {
+    /// A run on `Quiz`: ids and scores with the pictures and without.
+    pub fn run(model: &str, on: &[(&str, f64)], off: &[(&str, f64)]) -> RunScores {
         let asked = |scores: &[(&str, f64)]| Asked {
             questions: scores
                 .iter()
@@ -162,15 +176,29 @@ mod tests {
                     score: *score,
                 })
                 .collect(),
-            headline: None,
+            ..Asked::default()
         };
+        let facts = on.iter().map(|(id, _)| {
+            let facts = QuestionFacts {
+                prompt: format!("{id}?"),
+                picture: Some("p".into()),
+                answer: "yes".into(),
+            };
+            ((*id).to_owned(), facts)
+        });
         RunScores {
+            run: format!("runs/{model}"),
             model: model.into(),
-            family: None,
             benchmark: "Quiz".into(),
             group: Some("Vision".into()),
             chance: Some(25.0),
+            protocol: Some(Protocol::Standard),
+            stamps: [("scorer", "s"), ("data", "d")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            facts: facts.collect(),
             asked: BTreeMap::from([(Vision::On, asked(on)), (Vision::Off, asked(off))]),
+            ..RunScores::default()
         }
     }
 
@@ -185,28 +213,10 @@ mod tests {
         assert_eq!(table.score_with(Vision::Off, 1, 0), Some(50.0));
         assert_eq!(table.benchmarks[0].questions, Some(2));
         assert_eq!(table.models[0].answers["Quiz"][&Vision::On].len(), 2);
-    }
-
-    #[test]
-    fn other_questions_are_refused() {
-        let first = run("a", &[("1", 1.0)], &[("1", 1.0)]);
-        let other = run("b", &[("2", 1.0)], &[("2", 1.0)]);
-        let error = table_of(vec![first.clone(), other])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("with 0 in common"), "{error}");
-        let unfinished = run("b", &[("1", 1.0)], &[]);
-        let error = table_of(vec![unfinished]).unwrap_err().to_string();
-        assert!(
-            error.contains("1 questions for `on` and 0 for `off`"),
-            "{error}"
+        assert_eq!(
+            (table.runs[1].run.as_str(), table.runs[1].protocol),
+            ("runs/b", Some(Protocol::Standard))
         );
-        let twice = run("b", &[("1", 1.0), ("1", 1.0)], &[("1", 1.0)]);
-        let error = table_of(vec![twice]).unwrap_err();
-        assert!(matches!(error, AnalysisError::DuplicateQuestion { .. }));
-        assert!(matches!(
-            table_of(vec![first.clone(), first]),
-            Err(AnalysisError::Conflict { .. })
-        ));
+        assert!(table.cautions.is_empty() && table.notes.is_empty());
     }
 }

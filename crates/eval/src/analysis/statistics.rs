@@ -5,7 +5,7 @@
 //! takes clusters into account; two models that answered the same questions are compared question by
 //! question, which is far sharper than to compare two intervals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opabinia_data::stream::{below, stream};
 use serde::Serialize;
@@ -55,6 +55,65 @@ pub fn clustered_standard_error<C: Ord>(values: &[f64], clusters: &[C]) -> Optio
         .map(|(sum, squares)| sum * sum - squares)
         .sum();
     Some((plain * plain + together / (n * n)).max(0.0).sqrt())
+}
+
+/// Fewer clusters of questions than this make no interval: whatever they say, the next ones may say
+/// otherwise.
+pub const FEWEST_CLUSTERS: usize = 10;
+
+/// What never happened in n trials happens in at most 3/n of all, at 95 % (the rule of three).
+pub const RULE_OF_THREE: f64 = 3.0;
+
+/// The 95 % interval of a mean, mean ± t · s/√n; `None` of fewer than two values.
+#[must_use]
+pub fn mean_interval(values: &[f64]) -> Option<Interval> {
+    let half = standard_error(values)? * t_critical(0.05, values.len() as f64 - 1.0);
+    let centre = mean(values);
+    Some(Interval {
+        low: centre - half,
+        high: centre + half,
+    })
+}
+
+/// The 95 % interval about `centre` of a mean over questions, in points, where those of one cluster
+/// depend on each other. Questions that are all alike are no certainty: the interval is at least as wide
+/// as the rule of three wants. `None` of fewer than [`FEWEST_CLUSTERS`] clusters.
+#[must_use]
+pub fn points_interval<C: Ord>(centre: f64, points: &[f64], clusters: &[C]) -> Option<Interval> {
+    let error = clustered_standard_error(points, clusters)?;
+    let count = clusters.iter().collect::<BTreeSet<_>>().len();
+    if count < FEWEST_CLUSTERS {
+        return None;
+    }
+    let least = 100.0 * RULE_OF_THREE / count as f64;
+    let half = match error > 0.0 {
+        true => error * t_critical(0.05, count as f64 - 1.0),
+        false => least,
+    };
+    Some(Interval {
+        low: centre - half,
+        high: centre + half,
+    })
+}
+
+/// The 95 % interval of `mean(one) − mean(other)` for two independent samples (Welch); `None` where one
+/// has fewer than two values, or nothing varies.
+#[must_use]
+pub fn welch_interval(one: &[f64], other: &[f64]) -> Option<Interval> {
+    let square = |values: &[f64]| standard_error(values).map(|error| error * error);
+    let (first, second) = (square(one)?, square(other)?);
+    let sum = first + second;
+    if sum <= 0.0 {
+        return None;
+    }
+    let freedom = |square: f64, n: usize| square * square / (n as f64 - 1.0);
+    let freedom = sum * sum / (freedom(first, one.len()) + freedom(second, other.len()));
+    let half = t_critical(0.05, freedom) * sum.sqrt();
+    let centre = mean(one) - mean(other);
+    Some(Interval {
+        low: centre - half,
+        high: centre + half,
+    })
 }
 
 /// The 95 % interval of the mean by resampling: the middle 95 % of the means of `resamples` samples

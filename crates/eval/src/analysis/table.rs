@@ -17,6 +17,7 @@ use super::catalog::{CV_BENCH, CV_BENCH_2D, CV_BENCH_3D, known_benchmark};
 use super::error::AnalysisError;
 use super::runs::QuestionScore;
 use crate::Vision;
+use crate::scorer::Protocol;
 
 pub(super) use build::Builder;
 
@@ -29,6 +30,29 @@ pub struct ScoreTable {
     pub models: Vec<Model>,
     /// What was left out when the table was read, and why.
     pub notes: Vec<String>,
+    /// What runs that are compared were made with differently.
+    pub cautions: Vec<String>,
+    /// The runs that scores are from; scores of tables are from none.
+    pub runs: Vec<RunNote>,
+}
+
+/// Where the scores of one model on one benchmark are from, and by whose rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunNote {
+    /// The folder.
+    pub run: String,
+    /// The model.
+    pub model: String,
+    /// The benchmark.
+    pub benchmark: String,
+    /// Whose rules judged the answers, if that is known.
+    pub protocol: Option<Protocol>,
+    /// Questions that count.
+    pub questions: usize,
+    /// Digest of the files that were read.
+    pub data: Option<String>,
+    /// What judged: names and digest.
+    pub scorer: Option<String>,
 }
 
 /// A column.
@@ -229,9 +253,11 @@ impl ScoreTable {
             *times.entry(model.name.clone()).or_default() += 1;
         }
         let mut builder = Builder::default();
-        let mut notes = Vec::new();
+        let (mut notes, mut cautions, mut runs) = (Vec::new(), Vec::new(), Vec::new());
         for ((input, table), label) in inputs.into_iter().zip(labels) {
             notes.extend(table.notes.iter().cloned());
+            cautions.extend(table.cautions.iter().cloned());
+            runs.extend(table.runs.iter().cloned());
             let prefix = |name: &str| match times.get(name) {
                 Some(2..) => format!("{label}: {name}"),
                 _ => name.to_owned(),
@@ -240,9 +266,12 @@ impl ScoreTable {
                 .table(table, prefix)
                 .map_err(|problem| AnalysisError::Conflict { input, problem })?;
         }
-        let mut table = builder.finish();
-        table.notes = notes;
-        Ok(table)
+        Ok(Self {
+            notes,
+            cautions,
+            runs,
+            ..builder.finish()
+        })
     }
 }
 

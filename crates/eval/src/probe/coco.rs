@@ -4,8 +4,9 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use opabinia_data::stays_inside;
 use serde::Deserialize;
 
 use super::data::{Label, ProbeData, ProbePicture, Split, SplitRule, Task, drawn, refuse};
@@ -133,10 +134,7 @@ impl ProbeData {
         let mut of_image: HashMap<i64, BTreeSet<Label>> = HashMap::new();
         let mut images = BTreeMap::new();
         for image in &file.images {
-            let inside = Path::new(&image.file_name)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)));
-            if !inside {
+            if !stays_inside(&image.file_name) {
                 self.fault(
                     &image.file_name,
                     "its name leads out of the folder of pictures",

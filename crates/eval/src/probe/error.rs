@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use opabinia_data::DataError;
+use opabinia_data::{DataError, FaultLimit};
 use opabinia_image::PrepareError;
 use opabinia_vision::VisionError;
 
@@ -48,24 +48,31 @@ pub enum ProbeError {
         /// What it may be.
         wanted: &'static str,
     },
-    /// A picture cannot be prepared for an encoder.
+    /// More pictures cannot be used than may be.
+    #[error(
+        "{bad} of {of} pictures and entries cannot be used, and at most {limit} may: {examples}; \
+         `--max-bad` allows for more"
+    )]
+    TooManyFaults {
+        /// How many so far.
+        bad: usize,
+        /// Of how many.
+        of: usize,
+        /// How many may be.
+        limit: FaultLimit,
+        /// The first of them.
+        examples: String,
+    },
+    /// Pictures do not make a batch for an encoder.
     #[error("cannot prepare `{}` for `{encoder}`", path.display())]
     Prepare {
-        /// The picture.
+        /// The first of them.
         path: PathBuf,
         /// The encoder's name.
         encoder: String,
         /// Why.
         #[source]
         source: PrepareError,
-    },
-    /// An encoder gives something that is no number.
-    #[error("`{encoder}` gives no finite features for `{}`: check its weights", path.display())]
-    NotFinite {
-        /// The picture.
-        path: PathBuf,
-        /// The encoder's name.
-        encoder: String,
     },
     /// Features cannot be taken from the device.
     #[error("the features of `{encoder}` are no numbers of 32 bits: {problem}")]

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::prelude::*;
+use opabinia_data::FaultLimit;
 use opabinia_data::features::{FeatureStore, Features, Key, KeyParts};
 use opabinia_data::pictures::picture_hash;
 use opabinia_image::{ImageLimits, ImageSource, PixelBatch, Preprocessor, RgbImage, load, prepare};
@@ -28,6 +29,9 @@ use crate::error::in_full;
 
 /// Cells of a grid that a mean is taken over, each way, at most.
 const MOST_CELLS: usize = 64;
+
+/// Faults that a message shows.
+const FAULTS_SHOWN: usize = 3;
 
 /// What a picture's features become one vector by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,6 +63,15 @@ pub struct ProbeEncoder {
     /// Hash of the weights.
     weights: String,
     device: Device,
+}
+
+/// How an encoder looks at many pictures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LookOptions {
+    /// Pictures that it looks at together.
+    pub batch: usize,
+    /// How many pictures and entries may be unusable.
+    pub max_bad: FaultLimit,
 }
 
 /// The vectors of one encoder.
@@ -134,16 +147,17 @@ impl ProbeEncoder {
         self.encoder.side()
     }
 
-    /// The vectors of all pictures, `batch` at a time; known ones come from the store.
+    /// The vectors of all pictures; known ones come from the store. A picture that cannot be used is listed.
     ///
     /// # Errors
-    /// If the store or a file cannot be read, or the encoder gives no numbers.
+    /// If the store cannot be used, or if more pictures cannot be used than the limit allows, those
+    /// counted that the data lists already.
     pub fn look(
         &self,
         data: &ProbeData,
         store: &FeatureStore,
         limits: &ImageLimits,
-        batch: usize,
+        options: LookOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<FeatureTable, ProbeError> {
         let mut table = FeatureTable {
@@ -157,7 +171,7 @@ impl ProbeEncoder {
         let all = data.pictures.len();
         let mut done = 0;
         progress(done, all);
-        for chunk in data.pictures.chunks(batch.max(1)) {
+        for chunk in data.pictures.chunks(options.batch.max(1)) {
             let paths: Vec<&Path> = chunk.iter().map(|picture| picture.path.as_path()).collect();
             let vectors = self.vectors(&paths, store, limits)?;
             for (picture, vector) in chunk.iter().zip(vectors) {
@@ -183,7 +197,9 @@ impl ProbeEncoder {
                 done += 1;
             }
             progress(done, all);
+            check_faults(data, &table, options.max_bad)?;
         }
+        check_faults(data, &table, options.max_bad)?;
         Ok(table)
     }
 
@@ -198,20 +214,7 @@ impl ProbeEncoder {
             .par_iter()
             .map(|path| self.find(path, store, limits))
             .collect::<Result<_, _>>()?;
-        let new: Vec<(usize, &RgbImage)> = found
-            .iter()
-            .enumerate()
-            .filter_map(|(place, found)| match found {
-                Found::New(_, picture) => Some((place, picture)),
-                Found::Known(..) | Found::Broken(_) => None,
-            })
-            .collect();
-        let pictures: Vec<&RgbImage> = new.iter().map(|(_, picture)| *picture).collect();
-        let about: Vec<&Path> = new
-            .iter()
-            .filter_map(|(place, _)| paths.get(*place).copied())
-            .collect();
-        let mut seen = self.see(&pictures, &about)?.into_iter();
+        let mut seen = self.see(&found, paths)?.into_iter();
         let mut vectors = Vec::with_capacity(found.len());
         for found in found {
             vectors.push(match found {
@@ -221,8 +224,15 @@ impl ProbeEncoder {
                     known: true,
                 }),
                 Found::Broken(problem) => Err(problem),
-                Found::New(hash, _) => {
+                Found::New(hash, ..) => {
                     let values = seen.next().unwrap_or_default();
+                    if values.is_empty() || !values.iter().all(|value| value.is_finite()) {
+                        vectors.push(Err(format!(
+                            "`{}` gives no finite features for it; are its weights sound?",
+                            self.name
+                        )));
+                        continue;
+                    }
                     let features = Features {
                         rows: 1,
                         width: values.len(),
@@ -257,27 +267,27 @@ impl ProbeEncoder {
             return Ok(Found::Known(hash, features.values));
         }
         Ok(match load(&ImageSource::File(path.to_owned()), limits) {
-            Ok(picture) => Found::New(hash, picture),
+            Ok(picture) => prepared(hash, picture, &self.preprocessor, &self.name),
             Err(error) => Found::Broken(in_full(&error)),
         })
     }
 
-    /// Looks at pictures.
-    fn see(&self, pictures: &[&RgbImage], paths: &[&Path]) -> Result<Vec<Vec<f32>>, ProbeError> {
+    /// Looks at the pictures that are new.
+    fn see(&self, found: &[Found], paths: &[&Path]) -> Result<Vec<Vec<f32>>, ProbeError> {
+        let mut pictures: Vec<&RgbImage> = Vec::new();
+        let mut prepared: Vec<PixelBatch> = Vec::new();
+        let mut about: Vec<&Path> = Vec::new();
+        for (found, path) in found.iter().zip(paths) {
+            if let Found::New(_, picture, pixels) = found {
+                pictures.push(picture);
+                prepared.push(pixels.clone());
+                about.push(path);
+            }
+        }
+        let paths = about;
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
-        let prepared: Vec<PixelBatch> = pictures
-            .par_iter()
-            .zip(paths)
-            .map(|(picture, path)| {
-                prepare(picture, &self.preprocessor).map_err(|source| ProbeError::Prepare {
-                    path: path.to_path_buf(),
-                    encoder: self.name.clone(),
-                    source,
-                })
-            })
-            .collect::<Result<_, _>>()?;
         let pixels = PixelBatch::stack(prepared).map_err(|source| ProbeError::Prepare {
             path: paths
                 .first()
@@ -307,14 +317,6 @@ impl ProbeEncoder {
                     .collect::<Vec<_>>()
             }
         };
-        for (vector, path) in vectors.iter().zip(paths) {
-            if !vector.iter().all(|value| value.is_finite()) {
-                return Err(ProbeError::NotFinite {
-                    path: path.to_path_buf(),
-                    encoder: self.name.clone(),
-                });
-            }
-        }
         Ok(vectors)
     }
 
@@ -341,11 +343,51 @@ impl ProbeEncoder {
     }
 }
 
+/// Whether what cannot be used is few enough.
+fn check_faults(
+    data: &ProbeData,
+    table: &FeatureTable,
+    limit: FaultLimit,
+) -> Result<(), ProbeError> {
+    let of = data.pictures.len() + data.faults.len();
+    let bad = data.faults.len() + table.faults.len();
+    if bad as u64 <= limit.of(of) {
+        return Ok(());
+    }
+    let all = data.faults.iter().chain(&table.faults);
+    let examples: Vec<String> = all
+        .take(FAULTS_SHOWN)
+        .map(|fault| format!("{}: {}", fault.what, fault.problem))
+        .collect();
+    Err(ProbeError::TooManyFaults {
+        bad,
+        of,
+        limit,
+        examples: examples.join("; "),
+    })
+}
+
 /// What is known of a picture before the encoder looks.
 enum Found {
     Known([u8; 32], Vec<f32>),
-    New([u8; 32], RgbImage),
+    New([u8; 32], RgbImage, PixelBatch),
     Broken(String),
+}
+
+/// A picture as an encoder takes it, or why it cannot.
+fn prepared(
+    hash: [u8; 32],
+    picture: RgbImage,
+    preprocessor: &Preprocessor,
+    encoder: &str,
+) -> Found {
+    match prepare(&picture, preprocessor) {
+        Ok(pixels) => Found::New(hash, picture, pixels),
+        Err(error) => Found::Broken(format!(
+            "it cannot be prepared for `{encoder}`: {}",
+            in_full(&error)
+        )),
+    }
 }
 
 /// A picture's vector.
@@ -384,6 +426,55 @@ fn mean(cells: &[f32], width: usize, grid: Grid, picture: &RgbImage) -> Vec<f32>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One picture that cannot be prepared is a fault of its own; too many faults are an error that
+    /// names them.
+    #[test]
+    fn a_picture_that_cannot_be_prepared_is_listed() {
+        let picture = || RgbImage::filled(4, 4, [9; 3]).unwrap();
+        let ready = prepared([0; 32], picture(), &Preprocessor::siglip(16), "x");
+        assert!(matches!(ready, Found::New(..)));
+        let broken = prepared([0; 32], picture(), &Preprocessor::siglip(60_000), "x");
+        let Found::Broken(problem) = broken else {
+            panic!("no memory holds that");
+        };
+        assert!(
+            problem.contains("cannot be prepared for `x`: "),
+            "{problem}"
+        );
+
+        let fault = ProbeFault {
+            what: "a.png".into(),
+            problem,
+        };
+        let mut table = FeatureTable {
+            rows: Matrix::new(1),
+            pictures: Vec::new(),
+            faults: vec![fault],
+            known: 0,
+            leaked: 0,
+        };
+        let data = ProbeData {
+            name: "toy".into(),
+            task: crate::probe::Task::Classes,
+            labels: Vec::new(),
+            pictures: Vec::new(),
+            faults: Vec::new(),
+            other_files: 0,
+        };
+        assert!(check_faults(&data, &table, FaultLimit::Count(1)).is_ok());
+        table.faults.push(table.faults[0].clone());
+        let error = check_faults(&data, &table, FaultLimit::Count(1)).unwrap_err();
+        let error = error.to_string();
+        for part in [
+            "2 of 0 pictures",
+            "at most 1 may",
+            "a.png: it cannot",
+            "--max-bad",
+        ] {
+            assert!(error.contains(part), "`{part}` is not in `{error}`");
+        }
+    }
 
     /// A wide picture on 4 × 4 cells fills the two rows in the middle.
     #[test]

@@ -36,7 +36,7 @@ pub use beside::{Agreement, Beside, BesideRow};
 pub use coco::CocoPart;
 pub use data::{Label, ProbeData, ProbeFault, ProbePicture, Split, SplitRule, Targets, Task};
 pub use error::ProbeError;
-pub use features::{FeatureTable, Pooling, ProbeEncoder};
+pub use features::{FeatureTable, LookOptions, Pooling, ProbeEncoder};
 pub use options::{Method, ProbeOptions, Setting};
 pub use report::{ProbeReport, ProbeRow};
 

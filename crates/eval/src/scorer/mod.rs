@@ -42,6 +42,10 @@ pub use short_answer::{Expected, normalise};
 use error::named;
 use text::{Ocr, Width};
 
+/// Version of the code that judges. Raised when any scorer, aggregate or grader comes to another
+/// result than before, so that scores of different versions are told apart.
+pub const VERSION: u32 = 1;
+
 /// How one answer is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]

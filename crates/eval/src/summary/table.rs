@@ -3,7 +3,7 @@
 use super::{Row, Summary, VISUAL_GAIN};
 use crate::benchmark::Counts;
 use crate::interval::Interval;
-use crate::scorer::Unit;
+use crate::scorer::{Protocol, Unit};
 use crate::vision::Vision;
 
 /// A table for people, every row as long as the header.
@@ -59,18 +59,39 @@ impl Summary {
         );
         text.push_str(&capital(VISUAL_GAIN));
         text.push_str(".\n");
-        let benchmarks = self.sets.iter().filter(|set| set.benchmark.is_some());
-        for set in benchmarks {
+        for set in &self.sets {
             let Counts { rows, faulty, .. } = set.counts;
             text.push_str(&format!(
                 "\n- {}: {} protocol, {rows} rows, {faulty} of them faulty",
                 set.title, set.protocol
             ));
         }
-        if self.sets.iter().any(|set| set.benchmark.is_some()) {
+        if !self.sets.is_empty() {
             text.push('\n');
         }
         text
+    }
+
+    /// By whose rules the answers were judged, in a line; empty if nothing was asked.
+    #[must_use]
+    pub fn protocols(&self) -> String {
+        let mut named: Vec<(Protocol, Vec<&str>)> = Vec::new();
+        for set in &self.sets {
+            match named.iter_mut().find(|(known, _)| *known == set.protocol) {
+                Some((_, titles)) => titles.push(&set.title),
+                None => named.push((set.protocol, vec![&set.title])),
+            }
+        }
+        match named.as_slice() {
+            [] => String::new(),
+            [(protocol, _)] => format!("judged by the {protocol} protocol"),
+            several => {
+                let parts = several.iter().map(|(protocol, titles)| {
+                    format!("by the {protocol} protocol: {}", titles.join(", "))
+                });
+                format!("judged {}", parts.collect::<Vec<_>>().join("; "))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use opabinia_connector::PictureSize;
 use opabinia_data::SampleError;
-use opabinia_data::features::{FeatureStore, Features, Key, KeyParts};
+use opabinia_data::features::{EncoderKey, FeatureStore, Features, Key, KeyParts};
 use opabinia_data::pictures::picture_hash;
 use opabinia_image::{Preprocessor, RgbImage, prepare};
 use opabinia_model::{Model, PictureInput};
@@ -29,14 +29,11 @@ pub struct FrozenEyes {
 }
 
 struct FrozenEncoder {
-    name: String,
     encoder: Encoder,
     grid: Grid,
     preprocessor: Preprocessor,
-    /// Hash of the weights.
-    weights: String,
-    /// What preparation does, in words.
-    preprocessing: String,
+    /// What its features depend on besides the picture.
+    key: EncoderKey,
 }
 
 impl FrozenEyes {
@@ -58,13 +55,16 @@ impl FrozenEyes {
             let encoder = encoder.valid();
             let preprocessor = encoder.preprocessor();
             FrozenEncoder {
-                name: name.clone(),
                 grid: *grid,
-                weights: match store {
-                    Some(_) => encoder.weights_hash(),
-                    None => String::new(),
+                key: EncoderKey {
+                    encoder: name.clone(),
+                    weights: match store {
+                        Some(_) => encoder.weights_hash(),
+                        None => String::new(),
+                    },
+                    preprocessing: format!("{preprocessor:?}"),
+                    grid: (grid.rows, grid.cols),
                 },
-                preprocessing: format!("{preprocessor:?}"),
                 preprocessor,
                 encoder,
             }
@@ -106,7 +106,7 @@ impl FrozenEyes {
         };
         for eye in &self.encoders {
             let seen = eye.see(&pixels, &self.device)?;
-            store.put(&eye.key(&picture), &features_of(&seen)?)?;
+            store.put(&eye.key.of(&picture), &features_of(&seen)?)?;
         }
         store.put(&size_key(&picture), &write_size(size_of(&pixels)))?;
         // What is kept is rounded. A run that finds features here and one that has just put them
@@ -140,7 +140,7 @@ impl FrozenEyes {
         };
         let mut grids = Vec::with_capacity(self.encoders.len());
         for eye in &self.encoders {
-            let Some(features) = store.get(&eye.key(picture))? else {
+            let Some(features) = store.get(&eye.key.of(picture))? else {
                 return Ok(None);
             };
             let Features {
@@ -159,19 +159,9 @@ impl FrozenEyes {
 impl FrozenEncoder {
     fn see(&self, picture: &RgbImage, device: &Device) -> Result<FeatureGrid, TrainError> {
         let pixels = prepare(picture, &self.preprocessor)
-            .map_err(|error| TrainError::Refused(format!("{}: {error}", self.name)))?;
+            .map_err(|error| TrainError::Refused(format!("{}: {error}", self.key.encoder)))?;
         let pixels = pixel_tensor(pixels, device);
         Ok(self.encoder.encode(pixels, Some(self.grid)))
-    }
-
-    fn key(&self, picture: &[u8; 32]) -> Key {
-        Key::of(&KeyParts {
-            picture,
-            encoder: &self.name,
-            weights: &self.weights,
-            preprocessing: &self.preprocessing,
-            grid: (self.grid.rows, self.grid.cols),
-        })
     }
 }
 

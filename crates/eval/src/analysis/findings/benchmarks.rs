@@ -1,6 +1,7 @@
 //! Sentences about benchmarks: what they measure, what they can tell apart, what belongs together.
 
-use super::{Sentences, list, percent};
+use super::{Sentences, list, percent, some};
+use crate::Interval;
 use crate::analysis::Analysis;
 use crate::analysis::agreement::Agreement;
 use crate::analysis::compare::p_value;
@@ -17,6 +18,8 @@ const UNRELIABLE: f64 = 0.5;
 const SAME_GROUPS: f64 = 0.8;
 /// Fewer models than this make no correlation worth a sentence: it has no interval.
 const FEWEST_MODELS: usize = 4;
+/// Fewer models than this have no spread worth a sentence.
+const FEWEST_SPREAD: usize = 3;
 /// Printed averages may differ by rounding.
 const ROUNDING: f64 = 0.1;
 /// A wrong picture that costs fewer points than this is as good as the right one.
@@ -24,41 +27,38 @@ const SAME_PICTURE: f64 = 2.0;
 
 pub(super) fn vision(gaps: &[Gap], say: &mut Sentences) {
     const ABOUT: &str = "Vision";
-    let Some(first) = gaps.first() else {
+    if gaps.is_empty() {
         say.no(
             ABOUT,
             "Nothing here says what the pictures are worth: no model was asked without them."
                 .into(),
         );
         return;
-    };
-    let of = |reading| gaps.iter().filter(move |gap| gap.reading == reading);
-    if first.gain > HARDLY_VISUAL {
-        let best = gaps.iter().take(3).filter(|gap| gap.gain > HARDLY_VISUAL);
-        let best = list(best.map(|g| format!("{} ({:+.1} points)", g.benchmark, g.gain)));
-        say.yes(
-            ABOUT,
-            format!("Pictures are worth most on {best}, over what can be had without them."),
-        );
     }
-    let blind = list(of(Reading::AnsweredBlind).map(|g| {
+    worth(gaps, say);
+    let of = |reading| gaps.iter().filter(move |gap| gap.reading == reading);
+    let blind = some(of(Reading::AnsweredBlind).map(|g| {
         format!(
-            "{} ({:.1} with, {:.1} without)",
-            g.benchmark, g.with, g.without
+            "{} ({:.1} with, {:.1} without{})",
+            g.benchmark,
+            g.with,
+            g.without,
+            between(g.interval, ", a gap of")
         )
     }));
     if !blind.is_empty() {
         say.no(
             ABOUT,
             format!(
-                "These can be answered blind, with a gap below {HARDLY_VISUAL:.0} points, so their \
-                 scores say little about vision: {blind}."
+                "These can be answered blind, with a gap that is surely below {HARDLY_VISUAL:.0} points, \
+                 so their scores say little about vision: {blind}."
             ),
         );
     }
-    let guessed = list(of(Reading::PartlyGuessable).filter_map(|g| {
+    let guessed = some(of(Reading::PartlyGuessable).filter_map(|g| {
         let above = g.without - g.chance?;
-        Some(format!("{} ({above:+.1})", g.benchmark))
+        let range = between(g.above_chance_interval, ", 95 %");
+        Some(format!("{} ({above:+.1}{range})", g.benchmark))
     }));
     if !guessed.is_empty() {
         say.yes(
@@ -69,27 +69,128 @@ pub(super) fn vision(gaps: &[Gap], say: &mut Sentences) {
             ),
         );
     }
-    let misled = list(of(Reading::MisleadsTheBlind).map(|g| g.benchmark.clone()));
+    let misled = some(of(Reading::MisleadsTheBlind).filter_map(|g| {
+        let below = g.without - g.chance?;
+        let range = between(g.above_chance_interval, ", 95 %");
+        Some(format!("{} ({below:+.1} points{range})", g.benchmark))
+    }));
     if !misled.is_empty() {
         say.yes(
             ABOUT,
             format!("Without pictures models do worse than guessing on {misled}."),
         );
     }
-    let indifferent = gaps.iter().filter(|gap| {
-        let cost = gap.wrong.map(|wrong| gap.with - wrong);
-        gap.reading != Reading::AnsweredBlind && cost.is_some_and(|cost| cost < SAME_PICTURE)
-    });
-    let indifferent = list(indifferent.map(|g| g.benchmark.clone()));
-    if !indifferent.is_empty() {
+    let undecided = some(of(Reading::Undecided).map(|g| {
+        let range = match g.interval {
+            Some(_) => between(g.interval, ", 95 %"),
+            None => ", no interval".to_owned(),
+        };
+        format!("{} ({:+.1} points{range})", g.benchmark, g.gap)
+    }));
+    if !undecided.is_empty() {
         say.no(
             ABOUT,
             format!(
-                "On {indifferent} a wrong picture does as well as the right one (within \
-                 {SAME_PICTURE:.0} points): that a picture is there helps, not what it shows."
+                "The data does not decide whether pictures matter on {undecided}: more questions or \
+                 more models are needed."
             ),
         );
     }
+    indifferent(gaps, say);
+}
+
+/// On which benchmarks pictures are worth something, and on which most.
+fn worth(gaps: &[Gap], say: &mut Sentences) {
+    const ABOUT: &str = "Vision";
+    let low = |gap: &Gap| gap.gain_interval.map_or(f64::NEG_INFINITY, |i| i.low);
+    let high = |gap: &Gap| gap.gain_interval.map_or(f64::INFINITY, |i| i.high);
+    let told = |gap: &Gap| {
+        let range = between(gap.gain_interval, ", 95 %");
+        format!("{} ({:+.1} points{range})", gap.benchmark, gap.gain)
+    };
+    let sure: Vec<&Gap> = gaps
+        .iter()
+        .filter(|gap| low(gap) > 0.0 && gap.gain > HARDLY_VISUAL)
+        .collect();
+    if sure.is_empty() {
+        say.no(
+            ABOUT,
+            "The data does not decide on which benchmarks pictures are worth something, over what can \
+             be had without them."
+                .into(),
+        );
+        return;
+    }
+    // The first few, if all of them are surely worth more than all others.
+    let most = (1..=sure.len().min(3)).rev().find(|&count| {
+        let (first, rest) = gaps.split_at(count.min(gaps.len()));
+        let least = first.iter().map(low).fold(f64::INFINITY, f64::min);
+        let others = rest.iter().map(high).fold(f64::NEG_INFINITY, f64::max);
+        !rest.is_empty() && least > others.max(0.0)
+    });
+    if let Some(count) = most {
+        let best = list(gaps.iter().take(count).map(told));
+        say.yes(
+            ABOUT,
+            format!("Pictures are worth most on {best}, over what can be had without them."),
+        );
+        return;
+    }
+    let all = some(sure.iter().map(|gap| told(gap)));
+    say.yes(
+        ABOUT,
+        format!("Pictures are worth something on {all}, over what can be had without them."),
+    );
+    if gaps.len() > 1 {
+        say.no(
+            ABOUT,
+            "On which benchmark they are worth most the data does not decide: the intervals overlap."
+                .into(),
+        );
+    }
+}
+
+/// Where a wrong picture does as well as the right one, and where that is not known.
+fn indifferent(gaps: &[Gap], say: &mut Sentences) {
+    const ABOUT: &str = "Vision";
+    let costs = gaps.iter().filter_map(|gap| {
+        let cost = gap.with - gap.wrong?;
+        (gap.reading != Reading::AnsweredBlind && cost < SAME_PICTURE).then_some((gap, cost))
+    });
+    let (sure, unsure): (Vec<_>, Vec<_>) = costs.partition(|(gap, _)| {
+        let interval = gap.wrong_cost_interval;
+        interval.is_some_and(|interval| interval.high < SAME_PICTURE)
+    });
+    let told = |(gap, cost): &(&Gap, f64)| {
+        let range = between(gap.wrong_cost_interval, ", 95 %");
+        format!("{} (it costs {cost:+.1}{range})", gap.benchmark)
+    };
+    if !sure.is_empty() {
+        say.no(
+            ABOUT,
+            format!(
+                "On {} a wrong picture does as well as the right one (within {SAME_PICTURE:.0} points): \
+                 that a picture is there helps, not what it shows.",
+                some(sure.iter().map(told))
+            ),
+        );
+    }
+    if !unsure.is_empty() {
+        say.no(
+            ABOUT,
+            format!(
+                "Whether a wrong picture does as well as the right one is not decided on {}.",
+                some(unsure.iter().map(told))
+            ),
+        );
+    }
+}
+
+/// `, 95 % 1.0 to 2.0`; empty if there is no interval.
+fn between(interval: Option<Interval>, before: &str) -> String {
+    interval.map_or_else(String::new, |Interval { low, high }| {
+        format!("{before} {low:+.1} to {high:+.1}")
+    })
 }
 
 pub(super) fn resolution(resolutions: &[Resolution], say: &mut Sentences) {
@@ -101,10 +202,26 @@ pub(super) fn resolution(resolutions: &[Resolution], say: &mut Sentences) {
     if known.is_empty() {
         return;
     }
+    // The spread of two models is one difference.
+    let (known, few): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .partition(|(r, _, _)| r.models >= FEWEST_SPREAD);
+    if let Some((r, _, _)) = few.first()
+        && known.is_empty()
+    {
+        say.no(
+            ABOUT,
+            format!(
+                "What the benchmarks can tell apart is not known from {} models.",
+                r.models
+            ),
+        );
+        return;
+    }
     let blunt = known
         .iter()
         .filter(|(_, _, reliability)| *reliability < UNRELIABLE);
-    let blunt = list(blunt.map(|(r, noise, _)| {
+    let blunt = some(blunt.map(|(r, noise, _)| {
         format!(
             "{} (spread {:.1}, noise {noise:.1} points)",
             r.benchmark, r.spread

@@ -1,13 +1,19 @@
 //! Sentences about models: who is best, and how sure that is.
 
 use super::{Sentences, list, percent};
+use crate::Interval;
 use crate::analysis::averages::FamilyAverage;
 use crate::analysis::ranking::{QuestionNoise, RankedModel, Ranking};
+use crate::analysis::statistics::welch_interval;
 
 /// A model that is first in this share of draws is said to be the best.
 const SURE: f64 = 0.95;
 
-pub(super) fn best_model(ranking: &Ranking, say: &mut Sentences) {
+/// Draws of fewer benchmarks than this say nothing about other benchmarks.
+pub(super) const FEWEST_BENCHMARKS: usize = 4;
+
+/// `few` names benchmarks with too few questions.
+pub(super) fn best_model(ranking: &Ranking, benchmarks: usize, few: &str, say: &mut Sentences) {
     const ABOUT: &str = "Best model";
     let Some(first) = ranking.models.first() else {
         return;
@@ -28,6 +34,39 @@ pub(super) fn best_model(ranking: &Ranking, say: &mut Sentences) {
             first.name, first.average
         );
         say.no(ABOUT, text);
+        return;
+    }
+    if benchmarks < FEWEST_BENCHMARKS {
+        say.no(
+            ABOUT,
+            format!(
+                "{} has the highest average ({:.1}); from {benchmarks} benchmark{} nobody can tell whether it \
+                 would stay first on others.",
+                first.name,
+                first.average,
+                if benchmarks == 1 { "" } else { "s" }
+            ),
+        );
+        return;
+    }
+    if !few.is_empty() {
+        say.no(
+            ABOUT,
+            format!("{text}, but a few questions decide that: there are too few of {few}."),
+        );
+        return;
+    }
+    // Other questions may change the first place, too.
+    let open = first
+        .question_rank_interval
+        .filter(|(_, worst)| *worst > 1 && first.share_first >= SURE);
+    if let Some((_, worst)) = open {
+        say.no(
+            ABOUT,
+            format!(
+                "{text}, but other questions leave it open: its places reach from 1 to {worst} (95 %)."
+            ),
+        );
         return;
     }
     if first.share_first >= SURE {
@@ -118,11 +157,16 @@ pub(super) fn families(families: &[FamilyAverage], say: &mut Sentences) {
     let [first, second] = large[..] else {
         return;
     };
-    let leads = first.groups.iter().filter_map(|(group, mean)| {
-        let (_, other) = second.groups.iter().find(|(name, _)| name == group)?;
-        Some((group, mean - other))
-    });
-    let mut leads: Vec<(&String, f64)> = leads.collect();
+    let leads = first
+        .groups
+        .iter()
+        .zip(&first.each)
+        .filter_map(|((group, mean), each)| {
+            let mut others = second.groups.iter().zip(&second.each);
+            let ((_, other), theirs) = others.find(|((name, _), _)| name == group)?;
+            Some((group, mean - other, each, theirs))
+        });
+    let mut leads: Vec<(&String, f64, &Vec<f64>, &Vec<f64>)> = leads.collect();
     leads.sort_by(|a, b| b.1.total_cmp(&a.1));
     let (Some(most), Some(least)) = (leads.first(), leads.last()) else {
         return;
@@ -130,12 +174,34 @@ pub(super) fn families(families: &[FamilyAverage], say: &mut Sentences) {
     if leads.len() < 2 {
         return;
     }
-    say.yes(
-        ABOUT,
-        format!(
-            "Averaged over models, {} ({} models) is ahead of {} ({}) most on {} ({:+.1} points) and \
-             least on {} ({:+.1}).",
-            first.family, first.models, second.family, second.models, most.0, most.1, least.0, least.1
-        ),
+    let told = |(group, lead, mine, theirs): &(&String, f64, &Vec<f64>, &Vec<f64>)| {
+        let range = welch_interval(mine, theirs).map_or_else(String::new, |interval| {
+            format!(", 95 % {:+.1} to {:+.1}", interval.low, interval.high)
+        });
+        format!("{group} ({lead:+.1} points{range})")
+    };
+    // The lead on one group minus that on the other, model by model.
+    let apart = |one: &[f64], other: &[f64]| -> Vec<f64> {
+        one.iter().zip(other).map(|(a, b)| a - b).collect()
+    };
+    let mine = apart(most.2, least.2);
+    let theirs = apart(most.3, least.3);
+    let is_sure = |interval: Option<Interval>| interval.is_some_and(|interval| interval.low > 0.0);
+    let text = format!(
+        "Averaged over models, {} ({} models) is ahead of {} ({}) most on {} and least on {}",
+        first.family,
+        first.models,
+        second.family,
+        second.models,
+        told(most),
+        told(least)
     );
+    if is_sure(welch_interval(most.2, most.3)) && is_sure(welch_interval(&mine, &theirs)) {
+        say.yes(ABOUT, format!("{text}."));
+    } else {
+        say.no(
+            ABOUT,
+            format!("{text}; so few models do not decide whether others would show the same."),
+        );
+    }
 }

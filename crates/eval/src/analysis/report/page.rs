@@ -84,8 +84,8 @@ fn header(analysis: &Analysis, title: &str) -> String {
     let table = &analysis.table;
     let questions: u64 = table.benchmarks.iter().filter_map(|b| b.questions).sum();
     let mut facts = vec![
-        format!("<b>{}</b> models", table.models.len()),
-        format!("<b>{}</b> benchmarks", table.benchmarks.len()),
+        counted(table.models.len(), "model"),
+        counted(table.benchmarks.len(), "benchmark"),
     ];
     if questions > 0 {
         facts.push(format!("<b>{}</b> scored questions", thousands(questions)));
@@ -94,10 +94,16 @@ fn header(analysis: &Analysis, title: &str) -> String {
         0 => facts.push("no score missing".into()),
         n => facts.push(format!("<b>{}</b> scores missing", thousands(n as u64))),
     }
+    facts.push(escape(&analysis.protocols()));
     format!(
         "<header>\n<h1>{title}</h1>\n<p class=\"facts\">{}</p>\n</header>\n",
         facts.join(" · ")
     )
+}
+
+fn counted(number: usize, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("<b>{number}</b> {what}{ending}")
 }
 
 fn sections(analysis: &Analysis, figures: &[Figure]) -> Vec<Section> {
@@ -126,6 +132,12 @@ fn sections(analysis: &Analysis, figures: &[Figure]) -> Vec<Section> {
         title: "All scores",
         short: "Scores",
         body: tables::scores(analysis),
+    });
+    sections.push(Section {
+        id: "rules",
+        title: "Where the scores are from, and by whose rules",
+        short: "Rules",
+        body: tables::runs(analysis),
     });
     sections.push(Section {
         id: "method",

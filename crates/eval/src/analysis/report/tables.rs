@@ -126,6 +126,51 @@ pub(super) fn groups_and_clusters(structure: &Structure) -> String {
     out + &sortable("", &headings, &rows)
 }
 
+/// What each benchmark was judged by, and where the scores are from.
+pub(super) fn runs(analysis: &Analysis) -> String {
+    let headings = [
+        text("benchmark"),
+        text("protocol"),
+        number("questions"),
+        text("judged by"),
+        text("data"),
+        text("runs"),
+    ];
+    let rows: Vec<Vec<String>> = analysis
+        .sources()
+        .into_iter()
+        .map(|source| {
+            vec![
+                source.benchmark,
+                source.protocol,
+                thousands(source.questions as u64),
+                source.scorer,
+                source.data,
+                source.runs.join(", "),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return "<p>The scores are from tables, which do not say by whose rules the answers were \
+                judged.</p>\n"
+            .to_owned();
+    }
+    let mut out = sortable("", &headings, &rows);
+    let table = &analysis.table;
+    if table.models.iter().any(|model| model.answers.is_empty()) {
+        out += "<p>Other scores are from tables, which do not say by whose rules the answers were \
+                judged.</p>\n";
+    }
+    if !table.cautions.is_empty() {
+        out += "<p>What the runs were made with differently:</p>\n<ul>\n";
+        for caution in &table.cautions {
+            let _ = writeln!(out, "<li>{}</li>", escape(caution));
+        }
+        out += "</ul>\n";
+    }
+    out
+}
+
 /// Every score, in per cent, and those without pictures where there are some.
 pub(super) fn scores(analysis: &Analysis) -> String {
     let table = &analysis.table;

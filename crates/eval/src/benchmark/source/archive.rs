@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use crate::benchmark::check::stays_inside;
+use opabinia_data::stays_inside;
+
 use crate::benchmark::error::BenchmarkError;
 use crate::benchmark::picture::{PictureData, PicturePlace, read_part};
 use crate::digest;

@@ -11,7 +11,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::benchmark::check::stays_inside;
+use opabinia_data::stays_inside;
+
 use crate::benchmark::definition::{JoinTable, SourceTable};
 use crate::benchmark::error::BenchmarkError;
 

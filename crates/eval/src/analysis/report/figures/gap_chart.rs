@@ -55,8 +55,9 @@ pub(super) fn figure(gaps: &[Gap], colours: &Colours) -> Option<Figure> {
         short: "Vision",
         caption: "Mean scores over the models that were asked both ways. The bar is what pictures add \
                   to the same question without them. Visual gain is the score with pictures minus the \
-                  larger of the score without and chance; benchmarks stand in its order. A gap below five \
-                  points says that a benchmark can be answered blind."
+                  larger of the score without and chance; benchmarks stand in its order, and it is bold where \
+                  its 95 % interval is above 0. A gap that is surely below five points says that a \
+                  benchmark can be answered blind."
             .into(),
         drawing,
         data: data(gaps),
@@ -98,8 +99,10 @@ fn draw_row(drawing: &mut Drawing, gap: &Gap, y: f64, scale: &Scale, left: f64, 
     let hollow = Style::fill(Paint::Paper).outlined(colour, 2.0);
     drawing.circle(at(without, y), 5.5, hollow, Some(hover.clone()));
     drawing.circle(at(with, y), 6.0, Style::fill(colour), Some(hover));
-    let gain = Text::new(at(WIDTH - 8.0, y + 4.5), format!("{:+.1}", gap.gain));
-    drawing.text(gain.end().bold());
+    // Bold is what is surely a gain.
+    let gain = Text::new(at(WIDTH - 8.0, y + 4.5), format!("{:+.1}", gap.gain)).end();
+    let is_sure = gap.gain_interval.is_some_and(|interval| interval.low > 0.0);
+    drawing.text(if is_sure { gain.bold() } else { gain.soft() });
 }
 
 fn hover(gap: &Gap) -> String {
@@ -174,6 +177,8 @@ fn data(gaps: &[Gap]) -> DataTable {
         "gap_low",
         "gap_high",
         "visual_gain",
+        "visual_gain_low",
+        "visual_gain_high",
         "reading",
     ]);
     for gap in gaps {
@@ -189,6 +194,8 @@ fn data(gaps: &[Gap]) -> DataTable {
             gap.interval.map(|i| i.low).into(),
             gap.interval.map(|i| i.high).into(),
             gap.gain.into(),
+            gap.gain_interval.map(|i| i.low).into(),
+            gap.gain_interval.map(|i| i.high).into(),
             Cell::from(gap.reading.words()),
         ]);
     }
