@@ -103,7 +103,7 @@ impl Lengths {
     fn of(sample: &Sample) -> Self {
         let mut lengths = Self::default();
         for turn in &sample.turns {
-            let words = count(turn.text.split_whitespace().count());
+            let words = count(word_count(&turn.text));
             lengths.turns += 1;
             lengths.words = lengths.words.saturating_add(words);
             if turn.role == Role::Assistant {
@@ -114,6 +114,20 @@ impl Lengths {
         }
         lengths
     }
+}
+
+/// How many words `split_whitespace` finds. Most texts are ASCII, and need no look at characters.
+fn word_count(text: &str) -> usize {
+    if !text.is_ascii() {
+        return text.split_whitespace().count();
+    }
+    let (mut words, mut after_space) = (0, true);
+    for &byte in text.as_bytes() {
+        let is_space = matches!(byte, b'\t'..=b'\r' | b' ');
+        words += usize::from(after_space && !is_space);
+        after_space = is_space;
+    }
+    words
 }
 
 fn count(count: usize) -> u32 {
@@ -467,6 +481,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_are_what_white_space_separates(text in "[a-c\t\n\x0b\x0c\r\x1c\x1f \u{85}\u{a0}é]{0,30}") {
+            prop_assert_eq!(word_count(&text), text.split_whitespace().count());
+        }
+
         #[test]
         fn any_line_has_a_class(line in prop::collection::vec(any::<u8>(), 0..60)) {
             class(&line);

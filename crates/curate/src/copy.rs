@@ -194,10 +194,13 @@ impl<'a> Copier<'a> {
         };
         let io = || CurateError::io("read", path);
         let bytes = last.offset + u64::from(last.length) - first.offset;
-        let mut text = vec![0; bytes as usize];
+        let mut text = Vec::with_capacity(bytes as usize);
         let mut file = File::open(path).map_err(io())?;
         file.seek(SeekFrom::Start(first.offset)).map_err(io())?;
-        file.read_exact(&mut text).map_err(io())?;
+        file.take(bytes).read_to_end(&mut text).map_err(io())?;
+        if (text.len() as u64) < bytes {
+            return Err(changed(path));
+        }
         for row in run {
             let start = (row.offset - first.offset) as usize;
             let line = text
@@ -220,10 +223,7 @@ impl<'a> Copier<'a> {
         };
         // It was a sample when it was indexed; the place is for no message.
         let Ok(sample) = Sample::parse(line, Place::new(path, 0)) else {
-            return Err(CurateError::Format {
-                path: path.to_owned(),
-                problem: "the file changed while it was read; run the command again".to_owned(),
-            });
+            return Err(changed(path));
         };
         match prompt::add(line, &sample, prompts) {
             None => out.line(line),
@@ -233,6 +233,13 @@ impl<'a> Copier<'a> {
                 out.line(edited.as_bytes())
             }
         }
+    }
+}
+
+fn changed(path: &Path) -> CurateError {
+    CurateError::Format {
+        path: path.to_owned(),
+        problem: "the file changed while it was read; run the command again".to_owned(),
     }
 }
 

@@ -109,6 +109,25 @@ pub enum CurateError {
         /// What happened.
         source: Box<opabinia_endpoint::EndpointError>,
     },
+    /// This program was built without clusters.
+    #[error(
+        "this program was built without clusters; build it with `cargo build --release --features cluster`"
+    )]
+    NoCluster,
+    /// The URL of a cluster's scheduler is none.
+    #[error("`{url}` is no address of a scheduler; wanted such as `df://localhost:50050`")]
+    ClusterUrl {
+        /// What was given.
+        url: String,
+    },
+    /// A scheduler or executor ended.
+    #[error("cannot {doing}")]
+    Cluster {
+        /// What was being done.
+        doing: &'static str,
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Somebody asked for an end.
     #[error("interrupted")]
     Interrupted,

@@ -8,6 +8,8 @@
 
 pub mod benchmarks;
 pub mod classify;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod convert;
 pub mod copy;
 pub mod counts;

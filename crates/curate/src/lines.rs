@@ -4,6 +4,7 @@
 //! whole. Wherever lines are read, one that is longer than [`MAX_LINE_BYTES`] is passed over as a
 //! stream: it keeps its place and its length, and loses its text.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -19,13 +20,23 @@ pub const MAX_LINE_BYTES: usize = 64 << 20;
 /// What some editors put in front of UTF-8; it is no part of the first line.
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// Memory that is kept for the next part.
+const SPARE_BYTES: usize = 32 << 20;
+
+thread_local! {
+    /// The memory of the part before: new memory has to be cleared by the system, page by page.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The lines of a part.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PartText {
     /// Where the first line begins; the part's end if none does.
     pub start: u64,
-    /// All bytes from there to the end of the last line, but for those that were passed over.
-    pub bytes: Vec<u8>,
+    /// What was read.
+    read: Vec<u8>,
+    /// Where the first line begins in it.
+    skipped: usize,
     /// Bytes at the end that were passed over, because the last line is too long.
     pub passed_over: u64,
 }
@@ -48,6 +59,16 @@ impl Line<'_> {
     }
 }
 
+impl Drop for PartText {
+    fn drop(&mut self) {
+        let read = std::mem::take(&mut self.read);
+        if read.capacity() <= SPARE_BYTES {
+            // A thread that ends has no next part.
+            let _ = SPARE.try_with(|spare| spare.set(read));
+        }
+    }
+}
+
 impl PartText {
     /// Reads the lines that begin in a part.
     ///
@@ -62,33 +83,34 @@ impl PartText {
         // One byte before, to see whether a line begins exactly here.
         let from = part.start.saturating_sub(1);
         file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::with_capacity((part.end - from) as usize + 4096);
+        let mut read = SPARE.take();
+        read.clear();
+        read.reserve((part.end - from) as usize + 4096);
         let mut reader = file.take(part.end - from);
-        reader.read_to_end(&mut bytes)?;
-        let nothing = Self {
-            start: part.end,
-            ..Self::default()
-        };
+        reader.read_to_end(&mut read)?;
         let skipped = match part.start {
-            0 => 0,
-            _ => match bytes.iter().position(|&byte| byte == b'\n') {
-                Some(at) => at + 1,
-                // No line begins in this part.
-                None => return Ok(nothing),
-            },
+            0 => Some(0),
+            _ => read.iter().position(|&byte| byte == b'\n').map(|at| at + 1),
         };
-        if skipped >= bytes.len() {
-            return Ok(nothing);
-        }
-        bytes.drain(..skipped);
-        let last = bytes.iter().rposition(|&byte| byte == b'\n');
-        let last = last.map_or(0, |at| at + 1);
         let mut text = Self {
-            start: from + skipped as u64,
-            bytes,
+            start: part.end,
+            read,
+            skipped: 0,
             passed_over: 0,
         };
-        if last < text.bytes.len() {
+        match skipped {
+            Some(skipped) if skipped < text.read.len() => {
+                (text.start, text.skipped) = (from + skipped as u64, skipped);
+            }
+            // No line begins in this part.
+            _ => {
+                text.read.clear();
+                return Ok(text);
+            }
+        }
+        let last = text.read.iter().rposition(|&byte| byte == b'\n');
+        let last = last.map_or(0, |at| at + 1);
+        if last < text.read.len() {
             // A line break is no part of the line.
             text.finish_line(reader.into_inner(), last + limit + b"\r\n".len())?;
         }
@@ -103,8 +125,8 @@ impl PartText {
             let chunk = chunk.get(..read).unwrap_or_default();
             let end = chunk.iter().position(|&byte| byte == b'\n');
             let own = end.map_or(chunk, |at| &chunk[..=at]);
-            match self.passed_over == 0 && self.bytes.len() <= most {
-                true => self.bytes.extend_from_slice(own),
+            match self.passed_over == 0 && self.read.len() <= most {
+                true => self.read.extend_from_slice(own),
                 false => self.passed_over += own.len() as u64,
             }
             if end.is_some() || read == 0 {
@@ -113,14 +135,19 @@ impl PartText {
         }
     }
 
+    /// All bytes from the first line to the end of the last, but for those that were passed over.
+    fn bytes(&self) -> &[u8] {
+        self.read.get(self.skipped..).unwrap_or_default()
+    }
+
     /// Bytes of all lines, kept or not.
     pub fn len(&self) -> u64 {
-        self.bytes.len() as u64 + self.passed_over
+        self.bytes().len() as u64 + self.passed_over
     }
 
     /// Whether no line begins in the part.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes().is_empty()
     }
 
     /// The lines, in order.
@@ -130,11 +157,12 @@ impl PartText {
 
     fn lines_limited(&self, limit: usize) -> impl Iterator<Item = Line<'_>> {
         let mut at = 0;
-        let pieces = self.bytes.split_inclusive(|&byte| byte == b'\n');
+        let bytes = self.bytes();
+        let pieces = bytes.split_inclusive(|&byte| byte == b'\n');
         pieces.map(move |piece| {
             let offset = self.start + at as u64;
             at += piece.len();
-            let over = match at == self.bytes.len() {
+            let over = match at == bytes.len() {
                 true => self.passed_over,
                 false => 0,
             };
@@ -156,8 +184,9 @@ impl PartText {
 
     /// Number of lines.
     pub fn count(&self) -> u64 {
-        let breaks = self.bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let open = self.bytes.last().is_some_and(|&byte| byte != b'\n');
+        let bytes = self.bytes();
+        let breaks = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let open = bytes.last().is_some_and(|&byte| byte != b'\n');
         breaks + u64::from(open)
     }
 
@@ -167,11 +196,11 @@ impl PartText {
     /// If the file cannot be read.
     pub fn sha256(&self, path: &Path) -> Result<[u8; 32], CurateError> {
         let mut hash = Sha256::new();
-        hash.update(&self.bytes);
+        hash.update(self.bytes());
         if self.passed_over > 0 {
             let io = || CurateError::io("read", path);
             let mut file = File::open(path).map_err(io())?;
-            let from = self.start + self.bytes.len() as u64;
+            let from = self.start + self.bytes().len() as u64;
             file.seek(SeekFrom::Start(from)).map_err(io())?;
             io::copy(&mut file.take(self.passed_over), &mut hash).map_err(io())?;
         }

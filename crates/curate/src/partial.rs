@@ -1,7 +1,8 @@
-//! The folder in which a pool is made: `OUT.partial`, until it is `OUT`.
+//! The folder in which something is made: `OUT.partial`, until it is `OUT`.
 //!
-//! Indexes and finished shards stay there when a curation is interrupted. The manifest is written last,
-//! so a folder that has one is whole, and only has to be moved.
+//! Of a curation, indexes and finished shards stay there when it is interrupted. The manifest is written
+//! last, so a folder that has one is whole, and only has to be moved. Conversions and rewritings are
+//! simpler: a file says whose the folder is, and goes away when it is whole.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,74 @@ use crate::error::CurateError;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::plan::Folders;
-use crate::table::write_json;
+use crate::table::{write_json, write_text};
+
+/// The name that `out` has until it is whole.
+fn partial_of(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
+/// What becomes of what an interrupted run left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// It starts over.
+    Remove,
+    /// It goes on from there.
+    Keep,
+}
+
+/// A folder that a mark tells whose it is while it is not whole.
+#[derive(Debug)]
+pub(crate) struct Marked {
+    folder: PathBuf,
+    mark: &'static str,
+}
+
+impl Marked {
+    /// Makes the folder that becomes `out`. `mark` is the name of a file in it, and `leftover` what
+    /// becomes of one that is there.
+    ///
+    /// # Errors
+    /// If `out` is there, or its folder cannot be made or is somebody else's.
+    pub fn open(out: &Path, mark: &'static str, leftover: Leftover) -> Result<Self, CurateError> {
+        if out.exists() {
+            return Err(CurateError::Occupied {
+                path: out.to_owned(),
+                what: "only a new folder is written",
+            });
+        }
+        let folder = partial_of(out);
+        let there = folder.exists();
+        if there && !folder.join(mark).exists() {
+            return Err(CurateError::Occupied {
+                path: folder,
+                what: "is not what an interrupted run of this command leaves",
+            });
+        }
+        if there && leftover == Leftover::Remove {
+            std::fs::remove_dir_all(&folder).map_err(CurateError::io("remove", &folder))?;
+        }
+        std::fs::create_dir_all(&folder).map_err(CurateError::io("make the folder", &folder))?;
+        write_text(&folder.join(mark), "")?;
+        Ok(Self { folder, mark })
+    }
+
+    /// Where things are made.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// It becomes `out`. The name comes first: what a kill leaves between the two is whole.
+    ///
+    /// # Errors
+    /// If it cannot be moved.
+    pub fn publish(self, out: &Path) -> Result<(), CurateError> {
+        std::fs::rename(&self.folder, out).map_err(CurateError::io("write", out))?;
+        std::fs::remove_file(out.join(self.mark)).map_err(CurateError::io("finish", out))
+    }
+}
 
 /// The folder in which a pool is made.
 pub(crate) struct Partial {
@@ -26,9 +94,7 @@ impl Partial {
     /// # Errors
     /// If it cannot be made, its path is not UTF-8, or it belongs to somebody else.
     pub fn open(out: &Path, job: &Job) -> Result<Self, CurateError> {
-        let mut name = out.as_os_str().to_owned();
-        name.push(".partial");
-        let root = PathBuf::from(name);
+        let root = partial_of(out);
         std::fs::create_dir_all(&root).map_err(CurateError::io("make the folder", &root))?;
         // Tables of the query engine are named by absolute paths.
         let root = root

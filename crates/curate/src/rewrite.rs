@@ -8,7 +8,8 @@
 //! answers were and who changed them.
 //!
 //! Whatever the model said is in a journal beside the output, under the hash of what it was asked. So
-//! nothing is asked twice: a run that was killed, or that ran out of its budget, goes on from there.
+//! nothing is asked twice: a run that was killed, or that ran out of its budget, goes on from there. A
+//! refusal counts as said once the server has answered something else: before, it may refuse everything.
 
 mod journal;
 mod line;
@@ -29,17 +30,18 @@ use crate::convert::{Incoming, Kind, read};
 use crate::copy::ShardWriter;
 use crate::error::CurateError;
 use crate::lines::Lines;
+use crate::partial::{Leftover, Marked};
 use crate::prompt::Prompt;
 use crate::run::{Progress, Watch};
-use crate::table::{write_json, write_text};
-use journal::{Journal, Key};
-use line::{Asked, Edited, Short};
+use crate::table::write_json;
+use journal::{Journal, Key, Refusal, Reply};
+use line::{Asked, Short};
 
 /// Lines whose answers are asked for at once.
 const GROUP: usize = 256;
 
 /// So many refusals one after the other are no matter of single samples.
-const MAX_REFUSALS: u64 = 20;
+const MAX_REFUSALS: usize = 20;
 
 /// A file that says whose folder this is while it is not whole.
 const MARK: &str = ".rewrite";
@@ -91,11 +93,15 @@ pub trait Author: Sync {
     /// The model's name.
     fn name(&self) -> &str;
 
-    /// Asks it.
+    /// Asks it, until `given_up` says that nobody wants the answer any more.
     ///
     /// # Errors
     /// If there is no answer.
-    fn ask(&self, request: &ChatRequest<'_>) -> Result<ChatAnswer, EndpointError>;
+    fn ask(
+        &self,
+        request: &ChatRequest<'_>,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<ChatAnswer, EndpointError>;
 }
 
 impl Author for Endpoint {
@@ -103,8 +109,12 @@ impl Author for Endpoint {
         self.model()
     }
 
-    fn ask(&self, request: &ChatRequest<'_>) -> Result<ChatAnswer, EndpointError> {
-        Self::ask(self, request)
+    fn ask(
+        &self,
+        request: &ChatRequest<'_>,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<ChatAnswer, EndpointError> {
+        self.ask_unless(request, given_up)
     }
 }
 
@@ -136,36 +146,21 @@ pub fn rewrite(
     out: &Path,
     watch: &Watch<'_>,
 ) -> Result<Rewritten, CurateError> {
-    if out.exists() {
-        return Err(CurateError::Occupied {
-            path: out.to_owned(),
-            what: "rewriting writes a new folder",
-        });
+    let partial = Marked::open(out, MARK, Leftover::Keep)?;
+    let mut work = Work::begin(wanted, author, partial.folder())?;
+    let mut files = wanted.files.iter();
+    let ended = files.try_for_each(|file| work.file(file, watch));
+    if !matches!(ended, Err(CurateError::Author { .. })) {
+        // The server is one that answers.
+        work.journal.settle()?;
     }
-    let mut name = out.as_os_str().to_owned();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
-    let mark = partial.join(MARK);
-    if partial.exists() && !mark.exists() {
-        return Err(CurateError::Occupied {
-            path: partial,
-            what: "is not what an interrupted rewriting leaves",
-        });
-    }
-    std::fs::create_dir_all(&partial).map_err(CurateError::io("make the folder", &partial))?;
-    write_text(&mark, "")?;
-    let mut work = Work::begin(wanted, author, &partial)?;
-    for file in &wanted.files {
-        work.file(file, watch)?;
-    }
+    ended?;
     let done = work.finish()?;
     if done.out_of_budget {
         return Ok(done);
     }
-    write_json(&partial.join("summary.json"), &done)?;
-    // The name first: what a kill leaves between the two is whole.
-    std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
-    std::fs::remove_file(out.join(MARK)).map_err(CurateError::io("finish", out))?;
+    write_json(&partial.folder().join("summary.json"), &done)?;
+    partial.publish(out)?;
     Ok(done)
 }
 
@@ -193,7 +188,6 @@ struct Work<'a> {
     samples: ShardWriter,
     ledger: BufWriter<File>,
     ledger_path: PathBuf,
-    refusals: AtomicU64,
     done: Rewritten,
     bytes: u64,
     total: u64,
@@ -226,7 +220,6 @@ impl<'a> Work<'a> {
             samples: ShardWriter::create(&folder.join("samples.jsonl"))?,
             ledger: BufWriter::new(ledger.map_err(CurateError::io("write", &ledger_path))?),
             ledger_path,
-            refusals: AtomicU64::new(0),
             done: Rewritten::default(),
             bytes: 0,
             wanted,
@@ -290,6 +283,7 @@ impl<'a> Work<'a> {
         lines: &[Vec<u8>],
         watch: &Watch<'_>,
     ) -> Result<(), CurateError> {
+        watch.check()?;
         let place = |i: usize| Place::new(path, first + i as u64);
         let asked: Vec<Asked> = lines
             .par_iter()
@@ -307,9 +301,9 @@ impl<'a> Work<'a> {
                 .collect::<Result<Vec<_>, CurateError>>()
         })?;
         let name = path.display().to_string();
-        for (i, ((line, asked), answers)) in lines.iter().zip(&asked).zip(answered).enumerate() {
+        for (i, ((line, asked), answers)) in lines.iter().zip(asked).zip(answered).enumerate() {
             self.done.lines += 1;
-            let mut edited = Edited::of(line);
+            let mut edited = asked.edited;
             for (short, answer) in asked.shorts.iter().zip(&answers) {
                 let (outcome, after) = match answer {
                     None => {
@@ -381,12 +375,10 @@ impl<'a> Work<'a> {
         };
         let text = short.request(picture.is_some());
         let key = Key::of(self.author.name(), &text, picture.as_deref(), self.wanted);
-        let said = match self.journal.get(&key) {
-            Some(said) => said,
+        let reply = match self.journal.get(&key) {
+            Some(reply) => reply,
             None => {
-                if (watch.cancelled)() {
-                    return Err(CurateError::Interrupted);
-                }
+                watch.check()?;
                 if !self.journal.reserve(self.wanted) {
                     return Ok(None);
                 }
@@ -396,32 +388,43 @@ impl<'a> Work<'a> {
                     text: &text,
                     max_tokens: self.wanted.max_tokens,
                 };
-                match self.author.ask(&request) {
-                    Ok(said) => {
-                        self.refusals.store(0, Ordering::Relaxed);
-                        self.journal.put(key, &said)?;
-                        said.into()
-                    }
+                match self.author.ask(&request, watch.cancelled) {
+                    Ok(said) => self.journal.put(key, said)?,
                     Err(error) => {
                         self.journal.release();
-                        return self.refused(error).map(|why| Some(Err(why)));
+                        // No picture that the door reads, which is no word of the server's.
+                        if matches!(error, EndpointError::Picture) {
+                            return Ok(Some(Err("picture_format")));
+                        }
+                        match self.refused(key, error) {
+                            // The wait for another attempt was given up.
+                            Err(_) if (watch.cancelled)() => return Err(CurateError::Interrupted),
+                            reply => reply?,
+                        }
                     }
                 }
             }
         };
-        Ok(Some(short.check(&said)))
+        Ok(Some(match reply {
+            Reply::Said(said) => short.check(&said),
+            Reply::Refused { refused } => Err(refused.name()),
+        }))
     }
 
-    /// A picture or question that the server refuses is a matter of one sample; all else ends the run.
-    fn refused(&self, error: EndpointError) -> Result<&'static str, CurateError> {
-        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
-        match &error {
-            EndpointError::Picture => Ok("picture_format"),
+    /// A question that the server refuses is a matter of one sample; all else ends the run.
+    fn refused(&self, key: Key, error: EndpointError) -> Result<Reply, CurateError> {
+        let why = match &error {
             EndpointError::Status {
                 status: 400 | 413 | 415 | 422,
                 ..
-            } if refusals < MAX_REFUSALS => Ok("refused"),
-            EndpointError::Protocol { .. } if refusals < MAX_REFUSALS => Ok("no_answer"),
+            } => Some(Refusal::Refused),
+            EndpointError::Protocol { .. } => Some(Refusal::NoAnswer),
+            _ => None,
+        };
+        match why {
+            Some(why) if self.journal.refusals() + 1 < MAX_REFUSALS => {
+                Ok(self.journal.refuse(key, why))
+            }
             _ => Err(CurateError::Author {
                 source: Box::new(error),
             }),

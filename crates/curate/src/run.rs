@@ -41,6 +41,9 @@ pub struct Options {
     pub memory_bytes: usize,
     /// Bytes of a part.
     pub part_bytes: u64,
+    /// The scheduler of a cluster that runs the plans, `df://HOST:PORT`; this process if not given.
+    /// `threads` then says how many pieces of a plan run at the same time.
+    pub cluster: Option<String>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: 1 << 30,
             part_bytes: part::PART_BYTES,
+            cluster: None,
         }
     }
 }
@@ -73,7 +77,7 @@ pub struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn check(&self) -> Result<(), CurateError> {
+    pub(crate) fn check(&self) -> Result<(), CurateError> {
         match (self.cancelled)() {
             true => Err(CurateError::Interrupted),
             false => Ok(()),
@@ -148,6 +152,8 @@ impl Partial {
         let parts = job.parts();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
+            // A cluster is reached over a network, and waiting takes a clock.
+            .enable_all()
             .build()
             .map_err(CurateError::io("start threads in", &self.root))?;
         self.index(&parts, options, watch, &runtime)?;
@@ -183,21 +189,34 @@ impl Partial {
         self.fresh(&spill)?;
         plan::write_parts(&table, &job_path, &missing, options.threads)?;
         Running::forget(&job_path);
-        let running = Running::at(&job_path)?;
+        // On a cluster, what is done shows in the folder alone.
+        let running = match options.cluster {
+            None => Some(Running::at(&job_path)?),
+            Some(_) => None,
+        };
         let (before, total) = ((parts.len() - missing.len()) as u64, parts.len() as u64);
-        let context = plan::session(options.threads, options.memory_bytes, &spill)?;
+        let context = session(options, &spill)?;
         let work =
             runtime.spawn(async move { plan::index_plan(&context, &table).await?.collect().await });
         // The plan runs on its own threads; this one looks on.
         while !work.is_finished() {
-            let done = before + running.done.load(Ordering::Relaxed);
+            let done = match &running {
+                Some(running) => before + running.done.load(Ordering::Relaxed),
+                None => whole_files(&self.folders.index()),
+            };
             (watch.progress)(Progress {
                 stage: "index",
                 done,
                 total,
             });
-            if (watch.cancelled)() {
-                running.cancelled.store(true, Ordering::Relaxed);
+            match (&running, (watch.cancelled)()) {
+                (_, false) => {}
+                (Some(running), true) => running.cancelled.store(true, Ordering::Relaxed),
+                // What executors finish after this is taken over by the next try.
+                (None, true) => {
+                    work.abort();
+                    return Err(CurateError::Interrupted);
+                }
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -226,7 +245,7 @@ impl Partial {
     ) -> Result<(Decisions, BTreeMap<Origin, Limits>), CurateError> {
         let spill = self.folders.spill();
         self.fresh(&spill)?;
-        let context = plan::session(options.threads, options.memory_bytes, &spill)?;
+        let context = session(options, &spill)?;
         let total = read.samples();
         let shown = |done| {
             (watch.progress)(Progress {
@@ -361,6 +380,24 @@ impl Partial {
         write_text(&path, &(text + "\n"))?;
         Ok(manifest)
     }
+}
+
+/// A session here or on a cluster.
+fn session(options: &Options, spill: &Path) -> Result<SessionContext, CurateError> {
+    match &options.cluster {
+        None => plan::session(options.threads, options.memory_bytes, spill),
+        #[cfg(feature = "cluster")]
+        Some(url) => crate::cluster::session(url, options.threads),
+        #[cfg(not(feature = "cluster"))]
+        Some(_) => Err(CurateError::NoCluster),
+    }
+}
+
+/// Number of indexes that are whole.
+fn whole_files(folder: &Path) -> u64 {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let whole = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "parquet"));
+    whole.count() as u64
 }
 
 /// Counts finished pieces of a stage.

@@ -1,10 +1,13 @@
 //! From ranks to decisions: the answer of the selection plan, counted and judged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use datafusion::common::cast::as_uint64_array;
 use datafusion::dataframe::DataFrame;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
 use crate::classify::Class;
@@ -68,11 +71,8 @@ pub async fn collect_pairs(
     let failed = |error| plan::unwrap("find near duplicates", error);
     let mut stream = plan.execute_stream().await.map_err(failed)?;
     let mut pairs = Vec::new();
-    while let Some(batch) = stream.next().await {
-        if cancelled() {
-            return Err(CurateError::Interrupted);
-        }
-        let batch = batch.map_err(failed)?;
+    while let Some(batch) = next(&mut stream, cancelled).await {
+        let batch = batch?.map_err(failed)?;
         let column = |i: usize| as_uint64_array(batch.column(i)).map_err(failed);
         let (later, earlier) = (column(0)?, column(1)?);
         pairs.extend(
@@ -84,6 +84,24 @@ pub async fn collect_pairs(
         );
     }
     Ok(pairs)
+}
+
+/// How often a plan that has nothing to say yet is asked whether it is still wanted.
+const LISTEN: Duration = Duration::from_millis(50);
+
+/// The next rows of a plan, unless `cancelled` says that nobody wants them.
+async fn next(
+    stream: &mut SendableRecordBatchStream,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Option<Result<DfResult<RecordBatch>, CurateError>> {
+    loop {
+        if cancelled() {
+            return Some(Err(CurateError::Interrupted));
+        }
+        if let Ok(batch) = tokio::time::timeout(LISTEN, stream.next()).await {
+            return batch.map(Ok);
+        }
+    }
 }
 
 /// Rank of lines that are no sample.
@@ -127,11 +145,8 @@ impl Ranks {
         let failed = |error| plan::unwrap("select the samples", error);
         let mut stream = plan.execute_stream().await.map_err(failed)?;
         let mut seen = 0;
-        while let Some(batch) = stream.next().await {
-            if cancelled() {
-                return Err(CurateError::Interrupted);
-            }
-            let batch = batch.map_err(failed)?;
+        while let Some(batch) = next(&mut stream, cancelled).await {
+            let batch = batch?.map_err(failed)?;
             ranks.take(&batch).map_err(failed)?;
             seen += batch.num_rows() as u64;
             progress(seen);
@@ -139,7 +154,7 @@ impl Ranks {
         Ok(ranks)
     }
 
-    fn take(&mut self, batch: &RecordBatch) -> datafusion::error::Result<()> {
+    fn take(&mut self, batch: &RecordBatch) -> DfResult<()> {
         let column = |i: usize| as_uint64_array(batch.column(i));
         let (pos, source, first, rank) = (column(0)?, column(1)?, column(2)?, column(3)?);
         for i in 0..batch.num_rows() {

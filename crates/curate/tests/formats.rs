@@ -50,6 +50,7 @@ fn run(files: &[PathBuf], out: &Path) -> Result<Manifest, CurateError> {
     let options = Options {
         threads: 2,
         part_bytes: 300,
+        cluster: None,
         memory_bytes: 64 << 20,
     };
     curate(&recipe, out, &options, &WATCH)

@@ -29,6 +29,7 @@ fn run(recipe: &Recipe, out: &Path) -> Result<Manifest, CurateError> {
     let options = Options {
         threads: 2,
         part_bytes: 100,
+        cluster: None,
         memory_bytes: 64 << 20,
     };
     curate(recipe, out, &options, &WATCH)

@@ -65,6 +65,7 @@ fn options(threads: usize) -> Options {
     Options {
         threads,
         part_bytes: 100_000,
+        cluster: None,
         memory_bytes: 64 << 20,
     }
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -246,12 +245,11 @@ fn nothing_is_asked_twice_after_a_stop() {
     let stopped = run(&limited, &server, &out).unwrap();
     assert!(stopped.out_of_budget && !out.exists());
     assert_eq!((stopped.requests, stopped.tokens), (1, 15));
-    // A stop by hand.
+    // A stop by hand, just when the server has refused a question.
     limited.budget_requests = None;
-    let asked = AtomicBool::new(false);
     let watch = Watch {
         progress: &|_| {},
-        cancelled: &|| asked.swap(true, Ordering::SeqCst),
+        cancelled: &|| server.requests() >= 3,
     };
     let stopped = rewrite(&limited, &server.endpoint(), &out, &watch);
     assert!(
@@ -264,11 +262,62 @@ fn nothing_is_asked_twice_after_a_stop() {
         let [one, other] = [&whole, &out].map(|folder| std::fs::read(folder.join(name)).unwrap());
         assert!(one == other, "{name}");
     }
-    // What was refused may be asked again, what was answered is not: samples 4 and 7 ask the same.
+    // Neither what was answered nor what was refused; samples 4 and 7 ask the same.
     let counts = server.asked.lock().unwrap();
-    for (text, count) in counts.iter().filter(|(text, _)| !text.contains("Refuse")) {
+    assert_eq!(counts.len(), 4);
+    for (text, count) in counts.iter() {
         assert_eq!(*count, 1, "{text}");
     }
+}
+
+/// Samples that each ask something of their own.
+fn many(folder: &Path, more: &str) -> Rewrite {
+    let line = |id: u32| line(id, &format!("What is {id}?"), "Red").replace("{\"id\"", more);
+    let path = folder.join("many.jsonl");
+    std::fs::write(&path, (0..25).map(line).collect::<String>()).unwrap();
+    wanted(&path)
+}
+
+#[test]
+fn a_server_that_refuses_everything_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = many(folder.path(), "{\"id\"");
+    let out = folder.path().join("out");
+    let refusing = Server::new(|_, _| (400, "no such model".to_owned()));
+    let error = run(&wanted, &refusing, &out).unwrap_err();
+    assert!(matches!(error, CurateError::Author { .. }), "{error}");
+    let server = Server::new(|text, _| (200, sentence(text)));
+    let done = run(&wanted, &server, &out).unwrap();
+    assert_eq!(done.answers, [("rewritten", 25)].into());
+}
+
+#[test]
+fn pictures_that_servers_do_not_take_are_no_refusals() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = "{\"image\": \"a.tif\", \"id\"";
+    let mut wanted = many(folder.path(), shown);
+    std::fs::write(folder.path().join("a.tif"), b"II*\0 and so on").unwrap();
+    wanted.images = Some(folder.path().to_owned());
+    let server = Server::new(script);
+    let done = run(&wanted, &server, &folder.path().join("out")).unwrap();
+    assert_eq!(done.answers, [("picture_format", 25)].into());
+    assert_eq!(server.requests(), 0);
+}
+
+#[test]
+fn a_stop_is_heard_where_nothing_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.jsonl");
+    std::fs::write(&path, "nonsense\n".repeat(1000)).unwrap();
+    let watch = Watch {
+        progress: &|_| {},
+        cancelled: &|| true,
+    };
+    let server = Server::new(script);
+    let out = folder.path().join("out");
+    let stopped = rewrite(&wanted(&path), &server.endpoint(), &out, &watch);
+    assert!(matches!(stopped, Err(CurateError::Interrupted)));
+    assert!(!out.exists());
 }
 
 #[test]

@@ -66,10 +66,17 @@ impl Sample {
     /// [`SampleError::Json`] if the bytes are not JSON, [`SampleError::Schema`] if the JSON is not a
     /// sample.
     pub fn parse(line: &[u8], place: Place) -> Result<Self, SampleError> {
-        let value = match parse_json(line) {
-            Ok(value) => value,
-            Err(source) => return Err(SampleError::Json { place, source }),
-        };
+        match parse_json(line) {
+            Ok(value) => Self::of_value(value, place),
+            Err(source) => Err(SampleError::Json { place, source }),
+        }
+    }
+
+    /// Reads one JSON object that is parsed already.
+    ///
+    /// # Errors
+    /// [`SampleError::Schema`] if it is not a sample.
+    pub fn of_value(value: Value, place: Place) -> Result<Self, SampleError> {
         match from_value(value) {
             Ok(parts) => Ok(parts.at(place)),
             Err(what) => Err(SampleError::Schema { place, what }),

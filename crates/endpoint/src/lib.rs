@@ -16,7 +16,7 @@ mod message;
 use std::fmt;
 use std::io::{self, Read};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use error::EndpointError;
 pub use message::{
@@ -27,6 +27,9 @@ use error::Failure;
 
 /// The longest wait between two attempts.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How often a wait looks whether it is still wanted.
+const LISTEN: Duration = Duration::from_millis(100);
 
 /// The longest answer that is read, in bytes.
 const MAX_BODY: u64 = 16 << 20;
@@ -135,6 +138,19 @@ impl Endpoint {
     /// # Errors
     /// If the last attempt failed, if the server refuses, or if its answer is not one of a chat.
     pub fn ask(&self, request: &ChatRequest<'_>) -> Result<ChatAnswer, EndpointError> {
+        self.ask_unless(request, &|| false)
+    }
+
+    /// Asks, and asks again until `given_up` says that nobody wants the answer any more: then the last
+    /// failure is all there is. It is heard between attempts and while waiting for the next one.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_unless(
+        &self,
+        request: &ChatRequest<'_>,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<ChatAnswer, EndpointError> {
         let body = request.body(&self.options.model, self.options.token_limit)?;
         let body = body.to_string();
         let mut wait = self.options.first_wait.min(MAX_WAIT);
@@ -147,11 +163,10 @@ impl Endpoint {
             if attempts > self.options.retries || !failure.error.may_pass() {
                 return Err(failure.error);
             }
-            thread::sleep(
-                failure
-                    .retry_after
-                    .map_or(wait, |asked| asked.min(MAX_WAIT)),
-            );
+            let asked = failure.retry_after.map(|asked| asked.min(MAX_WAIT));
+            if !slept(asked.unwrap_or(wait), given_up) {
+                return Err(failure.error);
+            }
             wait = (2 * wait).min(MAX_WAIT);
             attempts += 1;
         }
@@ -224,6 +239,21 @@ impl Endpoint {
     }
 }
 
+/// Waits; `false` if the wait was given up.
+fn slept(wait: Duration, given_up: &dyn Fn() -> bool) -> bool {
+    let end = Instant::now() + wait;
+    loop {
+        if given_up() {
+            return false;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(LISTEN));
+    }
+}
+
 fn read_limited(response: ureq::Response) -> io::Result<String> {
     let mut bytes = Vec::new();
     response
@@ -293,6 +323,12 @@ pub fn service_url(url: &str, service: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_can_be_given_up() {
+        assert!(!slept(Duration::from_secs(1 << 20), &|| true));
+        assert!(slept(Duration::ZERO, &|| false));
+    }
 
     #[test]
     fn addresses() {

@@ -1,216 +1,25 @@
 //! Finding and fetching models, against a server on this machine that imitates the hub.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::collections::HashMap;
+mod imitated_hub;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
+use imitated_hub::{COMMIT, Server};
 use opabinia_weights::hub::{Hub, HubError};
 use sha2::{Digest, Sha256};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const NAME: &str = "owner/model";
 
-/// What the imitated hub has and does.
-#[derive(Default)]
-struct Behaviour {
-    files: HashMap<String, Vec<u8>>,
-    /// Kept outside git: served through a redirect, with a SHA-256.
-    large: Vec<String>,
-    /// Closes the connection after so many bytes, once.
-    drop_after: Option<usize>,
-    /// Announces the hash of other contents.
-    wrong_hash: bool,
-    /// Answers everything with this status.
-    status: Option<u16>,
-    /// Wants this token.
-    token: Option<String>,
-    /// Paths and ranges of the requests.
-    log: Vec<(String, String)>,
-}
-
-struct Server {
-    endpoint: String,
-    behaviour: Arc<Mutex<Behaviour>>,
-}
-
-impl Server {
-    fn start(files: &[(&str, &[u8])], large: &[&str]) -> Self {
-        let behaviour = Arc::new(Mutex::new(Behaviour {
-            files: files
-                .iter()
-                .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
-                .collect(),
-            large: large.iter().map(|&name| name.to_owned()).collect(),
-            ..Behaviour::default()
-        }));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let (shared, own) = (behaviour.clone(), endpoint.clone());
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (shared, own) = (shared.clone(), own.clone());
-                thread::spawn(move || {
-                    // A client that goes away early is none of the server's business.
-                    let _ = serve(&stream.unwrap(), &shared, &own);
-                });
-            }
-        });
-        Self {
-            endpoint,
-            behaviour,
-        }
-    }
-
-    fn hub(&self, cache: &Path) -> Hub {
-        Hub::new(cache)
-            .with_endpoint(&self.endpoint)
-            .with_retries(2, Duration::from_millis(1))
-            .quiet()
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Behaviour)) {
-        change(&mut self.behaviour.lock().unwrap());
-    }
-
-    fn requests(&self) -> usize {
-        self.behaviour.lock().unwrap().log.len()
-    }
-
-    /// Ranges of the requests for the contents of a file.
-    fn ranges(&self, name: &str) -> Vec<String> {
-        let behaviour = self.behaviour.lock().unwrap();
-        let of_file = behaviour.log.iter().filter(|(path, range)| {
-            path.ends_with(name) && path.starts_with("/cdn/") && range != "bytes=0-0"
-        });
-        of_file.map(|(_, range)| range.clone()).collect()
-    }
-}
-
-fn serve(stream: &TcpStream, shared: &Mutex<Behaviour>, endpoint: &str) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
-    let request = lines.next().unwrap()?;
-    let path = request.split(' ').nth(1).unwrap().to_owned();
-    let path = path.split('?').next().unwrap().to_owned();
-    let mut headers = HashMap::new();
-    for line in lines {
-        let line = line?;
-        match line.split_once(": ") {
-            Some((key, value)) => headers.insert(key.to_ascii_lowercase(), value.to_owned()),
-            None => break,
-        };
-    }
-    let range = headers.get("range").cloned().unwrap_or_default();
-    let mut behaviour = shared.lock().unwrap();
-    behaviour.log.push((path.clone(), range.clone()));
-    let mut out = stream;
-    let expected = behaviour
-        .token
-        .as_ref()
-        .map(|token| format!("Bearer {token}"));
-    let status = match behaviour.status {
-        None if expected.is_some() && headers.get("authorization") != expected.as_ref() => {
-            Some(401)
-        }
-        status => status,
-    };
-    if let Some(status) = status {
-        return write!(
-            out,
-            "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-    }
-    let revisions = ["models", "datasets"].map(|kind| format!("/api/{kind}/{NAME}/revision/"));
-    if let Some(revision) = revisions.iter().find_map(|start| path.strip_prefix(start))
-        && ["main", COMMIT].contains(&revision)
-    {
-        let body = listing(&behaviour).to_string();
-        let length = body.len();
-        return write!(
-            out,
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        );
-    }
-    let name = path.rsplit('/').next().unwrap().to_owned();
-    let Some(bytes) = behaviour.files.get(&name).cloned() else {
-        return write!(
-            out,
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-    };
-    let etag = identity(&behaviour, &name);
-    let repositories = ["", "/datasets"].map(|kind| format!("{kind}/{NAME}/resolve/"));
-    let is_file = repositories.iter().any(|start| path.starts_with(start));
-    if behaviour.large.contains(&name) && is_file {
-        return write!(
-            out,
-            "HTTP/1.1 302 Found\r\nLocation: {endpoint}/cdn/{name}\r\nX-Linked-Etag: \"{etag}\"\r\n\
-             X-Repo-Commit: {COMMIT}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        );
-    }
-    let (from, to) = range_of(&range, bytes.len());
-    let (length, total) = (to - from, bytes.len());
-    write!(
-        out,
-        "HTTP/1.1 206 Partial\r\nContent-Length: {length}\r\nETag: \"{etag}\"\r\n\
-         X-Repo-Commit: {COMMIT}\r\nContent-Range: bytes {from}-{}/{total}\r\n\
-         Connection: close\r\n\r\n",
-        to - 1
-    )?;
-    let mut part = &bytes[from..to];
-    // A file that is shorter comes whole.
-    if range != "bytes=0-0"
-        && let Some(limit) = behaviour.drop_after.take_if(|limit| *limit < part.len())
-    {
-        part = &part[..limit];
-    }
-    out.write_all(part)
-}
-
-fn range_of(range: &str, total: usize) -> (usize, usize) {
-    match range.strip_prefix("bytes=").and_then(|r| r.split_once('-')) {
-        Some((from, "")) => (from.parse().unwrap(), total),
-        Some((from, to)) => (from.parse().unwrap(), to.parse::<usize>().unwrap() + 1),
-        None => (0, total),
-    }
-}
-
-/// The SHA-256 of a large file, and 40 digits of it in place of git's SHA-1 for others.
-fn identity(behaviour: &Behaviour, name: &str) -> String {
-    let wrong = behaviour.wrong_hash && behaviour.large.iter().any(|large| large == name);
-    let hash = if wrong {
-        Sha256::digest(b"something else")
-    } else {
-        Sha256::digest(&behaviour.files[name])
-    };
-    let text = format!("{hash:x}");
-    if behaviour.large.iter().any(|large| large == name) {
-        text
-    } else {
-        text[..40].to_owned()
-    }
-}
-
-fn listing(behaviour: &Behaviour) -> serde_json::Value {
-    let siblings: Vec<_> = behaviour
-        .files
-        .iter()
-        .map(|(name, bytes)| {
-            let id = identity(behaviour, name);
-            if behaviour.large.contains(name) {
-                serde_json::json!({ "rfilename": name, "size": bytes.len(),
-                    "blobId": COMMIT, "lfs": { "sha256": id, "size": bytes.len() } })
-            } else {
-                serde_json::json!({ "rfilename": name, "size": bytes.len(), "blobId": id })
-            }
-        })
-        .collect();
-    serde_json::json!({ "sha": COMMIT, "siblings": siblings })
+/// A hub with quick retries.
+fn hub(server: &Server, cache: &Path) -> Hub {
+    Hub::new(cache)
+        .with_endpoint(&server.endpoint)
+        .with_retries(2, Duration::from_millis(1))
+        .quiet()
 }
 
 fn weights() -> Vec<u8> {
@@ -219,6 +28,7 @@ fn weights() -> Vec<u8> {
 
 fn model() -> Server {
     Server::start(
+        NAME,
         &[
             ("config.json", b"{}"),
             ("model.safetensors", &weights()),
@@ -263,7 +73,7 @@ fn an_existing_folder_wins() {
 fn a_model_is_fetched_once() {
     let server = model();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let folder = hub.resolve(NAME, None, &[]).unwrap();
     assert_eq!(
         fs::read(folder.join("model.safetensors")).unwrap(),
@@ -304,7 +114,7 @@ fn a_model_is_fetched_once() {
 fn patterns_choose_files() {
     let server = model();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let folder = hub.resolve(NAME, None, &["*.json"]).unwrap();
     assert!(!folder.join("model.safetensors").exists());
     let error = hub.resolve(NAME, None, &["*.gguf"]).unwrap_err();
@@ -316,8 +126,7 @@ fn a_dropped_connection_is_resumed() {
     let server = model();
     server.set(|b| b.drop_after = Some(300_000));
     let cache = tempfile::tempdir().unwrap();
-    let folder = server
-        .hub(cache.path())
+    let folder = hub(&server, cache.path())
         .resolve(NAME, None, &["*.safetensors"])
         .unwrap();
     assert_eq!(
@@ -335,7 +144,7 @@ fn what_arrived_is_kept_for_the_next_run() {
     let server = model();
     server.set(|b| b.drop_after = Some(300_000));
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path()).with_retries(0, Duration::ZERO);
+    let hub = hub(&server, cache.path()).with_retries(0, Duration::ZERO);
     let error = hub.resolve(NAME, None, &["*.safetensors"]).unwrap_err();
     assert!(matches!(error, HubError::Connection { .. }), "{error}");
     let folder = hub.resolve(NAME, None, &["*.safetensors"]).unwrap();
@@ -354,7 +163,7 @@ fn a_damaged_file_is_refused_and_removed() {
     let server = model();
     server.set(|b| b.wrong_hash = true);
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let error = hub.resolve(NAME, None, &["*.safetensors"]).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("model.safetensors arrived damaged"), "{text}");
@@ -373,7 +182,7 @@ fn a_damaged_file_is_refused_and_removed() {
 fn refusals_say_what_to_do() {
     let server = model();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let error = hub.resolve("owner/other", None, &[]).unwrap_err();
     assert!(matches!(error, HubError::NotFound { .. }), "{error}");
     assert!(
@@ -412,11 +221,11 @@ fn refusals_say_what_to_do() {
 fn offline_uses_the_cache_or_says_what_is_missing() {
     let server = model();
     let cache = tempfile::tempdir().unwrap();
-    let offline = server.hub(cache.path()).offline(true);
+    let offline = hub(&server, cache.path()).offline(true);
     let error = offline.resolve(NAME, None, &[]).unwrap_err();
     assert!(error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
     assert_eq!(server.requests(), 0);
-    let folder = server.hub(cache.path()).resolve(NAME, None, &[]).unwrap();
+    let folder = hub(&server, cache.path()).resolve(NAME, None, &[]).unwrap();
     let requests = server.requests();
     assert_eq!(offline.resolve(NAME, None, &[]).unwrap(), folder);
     assert_eq!(offline.pull(NAME, None, None).unwrap(), folder);
@@ -441,10 +250,9 @@ fn an_unreachable_hub_is_named() {
 
 #[test]
 fn answers_that_lead_out_of_the_cache_are_refused() {
-    let server = Server::start(&[("..", b"x")], &[]);
+    let server = Server::start(NAME, &[("..", b"x")], &[]);
     let cache = tempfile::tempdir().unwrap();
-    let error = server
-        .hub(cache.path())
+    let error = hub(&server, cache.path())
         .resolve(NAME, None, &["*"])
         .unwrap_err();
     assert!(matches!(error, HubError::Protocol { .. }), "{error}");
@@ -454,7 +262,7 @@ fn answers_that_lead_out_of_the_cache_are_refused() {
 fn pull_copies_to_a_folder_that_can_be_edited() {
     let server = model();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let copy = tempfile::tempdir().unwrap();
     let destination = copy.path().join("model");
     assert_eq!(
@@ -472,6 +280,7 @@ fn pull_copies_to_a_folder_that_can_be_edited() {
 
 fn dataset() -> Server {
     Server::start(
+        NAME,
         &[
             ("test.parquet", &weights()),
             ("train.parquet", b"not wanted"),
@@ -487,7 +296,7 @@ const WANTED: [&str; 2] = ["README.md", "test.parquet"];
 fn files_of_a_data_set_are_fetched_and_pinned() {
     let server = dataset();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path());
+    let hub = hub(&server, cache.path());
     let found = hub.list_dataset(NAME, None).unwrap();
     assert_eq!((found.commit(), found.files().count()), (COMMIT, 3));
     // Cut off once, and gone on with.
@@ -506,7 +315,7 @@ fn files_of_a_data_set_are_fetched_and_pinned() {
     assert_eq!(server.ranges("test.parquet").len(), 2);
     // A branch that is in the cache means the commit of then.
     hub.list_dataset(NAME, None).unwrap();
-    let behaviour = server.behaviour.lock().unwrap();
+    let behaviour = server.behaviour();
     assert!(
         behaviour
             .log
@@ -521,7 +330,7 @@ fn files_of_a_data_set_are_fetched_and_pinned() {
 fn a_data_set_that_cannot_be_had_says_why() {
     let server = dataset();
     let cache = tempfile::tempdir().unwrap();
-    let hub = server.hub(cache.path()).with_retries(0, Duration::ZERO);
+    let hub = hub(&server, cache.path()).with_retries(0, Duration::ZERO);
     let error = hub.list_dataset("owner/other", None).unwrap_err();
     assert!(matches!(error, HubError::NotFound { .. }), "{error}");
     let found = hub.list_dataset(NAME, None).unwrap();

@@ -1,18 +1,53 @@
 //! What a file is: its bytes say so, not its name.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::normalise::is_foreign;
-use super::read::{TAR_MAGIC, read_some};
 use crate::error::CurateError;
 
 /// How much of a file is looked at.
-const HEAD_BYTES: u64 = 1 << 20;
+pub(super) const HEAD_BYTES: u64 = 1 << 20;
+
+/// Where the name of the tar format stands in a header.
+const TAR_MAGIC: usize = 257;
+
+/// What some editors put in front of UTF-8.
+pub(super) const MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// What the first bytes say, of a file or of what is inside of a compressed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    Parquet,
+    Gzip,
+    Zstd,
+    Tar,
+    Array,
+    Lines,
+}
+
+impl Start {
+    /// By the first [`HEAD_BYTES`], or all if there are less.
+    pub fn of(head: &[u8]) -> Self {
+        match head {
+            [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
+            [0x1F, 0x8B, ..] => Self::Gzip,
+            [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
+            _ if head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar") => Self::Tar,
+            _ if text(head).trim_ascii_start().first() == Some(&b'[') => Self::Array,
+            _ => Self::Lines,
+        }
+    }
+}
+
+/// Without what editors put in front.
+fn text(head: &[u8]) -> &[u8] {
+    head.strip_prefix(MARK).unwrap_or(head)
+}
 
 /// What a file of samples is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,25 +77,19 @@ impl Kind {
     pub fn of(path: &Path) -> Result<Self, CurateError> {
         let io = || CurateError::io("read", path);
         let file = File::open(path).map_err(io())?;
-        let mut reader = BufReader::new(file.take(HEAD_BYTES));
-        let mut head = vec![0; TAR_MAGIC + 5];
-        let there = read_some(&mut reader, &mut head).map_err(io())?;
-        head.truncate(there);
-        Ok(match head.as_slice() {
-            [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
-            [0x1F, 0x8B, ..] => Self::Gzip,
-            [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
-            _ if head.get(TAR_MAGIC..) == Some(b"ustar") => Self::Tar,
-            _ => Self::of_text(head, reader).map_err(io())?,
+        let mut head = Vec::new();
+        file.take(HEAD_BYTES).read_to_end(&mut head).map_err(io())?;
+        Ok(match Start::of(&head) {
+            Start::Parquet => Self::Parquet,
+            Start::Gzip => Self::Gzip,
+            Start::Zstd => Self::Zstd,
+            Start::Tar => Self::Tar,
+            Start::Array => Self::Array,
+            Start::Lines => Self::of_lines(text(&head)),
         })
     }
 
-    fn of_text(mut head: Vec<u8>, mut rest: impl BufRead) -> std::io::Result<Self> {
-        rest.read_to_end(&mut head)?;
-        let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
-        if text.trim_ascii_start().first() == Some(&b'[') {
-            return Ok(Self::Array);
-        }
+    fn of_lines(text: &[u8]) -> Self {
         // A line in somebody else's form may be a fault; all of the first ones are a form.
         let lines = text.split(|&byte| byte == b'\n');
         let records = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
@@ -68,13 +97,13 @@ impl Kind {
         for record in records.take(16) {
             match is_foreign(&record) {
                 true => foreign += 1,
-                false => return Ok(Self::Lines),
+                false => return Self::Lines,
             }
         }
-        Ok(match foreign {
+        match foreign {
             0 => Self::Lines,
             _ => Self::Chat,
-        })
+        }
     }
 
     /// Whether ranges of bytes can be copied from it.

@@ -28,7 +28,11 @@ pub use read::read;
 pub use write::{To, name_inside};
 
 use crate::error::CurateError;
+use crate::partial::{Leftover, Marked};
 use crate::run::{Progress, Watch};
+
+/// A file that says whose folder this is while it is not whole.
+const MARK: &str = ".conversion";
 
 /// A sample on its way, with what is inside of its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,27 +101,8 @@ pub fn convert(
     out: &Path,
     watch: &Watch<'_>,
 ) -> Result<Converted, CurateError> {
-    if out.exists() {
-        return Err(CurateError::Occupied {
-            path: out.to_owned(),
-            what: "a conversion writes a new folder",
-        });
-    }
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    if partial.exists() {
-        // Made by this program: conversions start over.
-        let ours = partial.join(write::MARK).exists();
-        if !ours {
-            return Err(CurateError::Occupied {
-                path: partial,
-                what: "is not what an interrupted conversion leaves",
-            });
-        }
-        std::fs::remove_dir_all(&partial).map_err(CurateError::io("remove", &partial))?;
-    }
-    let mut writer = write::Writer::create(&partial, conversion)?;
+    let partial = Marked::open(out, MARK, Leftover::Remove)?;
+    let mut writer = write::Writer::new(partial.folder(), conversion);
     let (position, total) = (AtomicU64::new(0), total_bytes(&conversion.files)?);
     let mut before = 0;
     let mut count = 0_u64;
@@ -145,9 +130,7 @@ pub fn convert(
         shown(before);
     }
     let converted = writer.finish()?;
-    // The name first: what a kill leaves between the two is whole.
-    std::fs::rename(&partial, out).map_err(CurateError::io("write", out))?;
-    std::fs::remove_file(out.join(write::MARK)).map_err(CurateError::io("finish", out))?;
+    partial.publish(out)?;
     Ok(converted)
 }
 

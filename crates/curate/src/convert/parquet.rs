@@ -69,6 +69,7 @@ pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), 
     if is_ours {
         return ours(path, reader, step, sink);
     }
+    let mut number = 0;
     for batch in reader.with_batch_size(ROWS).build().map_err(failed())? {
         let batch = batch.map_err(|error| format(error.to_string()))?;
         step(batch.num_rows());
@@ -81,10 +82,11 @@ pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), 
         writer.finish().map_err(|error| format(error.to_string()))?;
         let mut values = text.split(|&byte| byte == b'\n');
         for row in 0..batch.num_rows() {
+            number += 1;
             let value = match rest.num_columns() {
                 0 => json!({}),
                 _ => serde_json::from_slice(values.next().unwrap_or_default())
-                    .map_err(|error| format(format!("row {}: {error}", row + 1)))?,
+                    .map_err(|error| format(format!("row {number}: {error}")))?,
             };
             let own = pictures.get(&row).cloned().unwrap_or_default();
             let mut value = with_parsed_turns(value);

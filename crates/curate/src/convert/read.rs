@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 use super::array::array;
+use super::kind::{HEAD_BYTES, MARK, Start};
 use super::normalise::normalise;
 use super::parquet::parquet;
 use super::webdataset::tar;
@@ -18,9 +19,6 @@ use crate::lines::Lines;
 /// Who takes what was read.
 pub type Sink<'a> = &'a mut dyn FnMut(Incoming) -> Result<(), CurateError>;
 
-/// Where the name of the tar format stands in a header.
-pub(super) const TAR_MAGIC: usize = 257;
-
 /// Most bytes of one member of a tar file.
 pub(super) const MAX_BYTES: u64 = 256 << 20;
 
@@ -30,47 +28,51 @@ pub(super) const MAX_BYTES: u64 = 256 << 20;
 /// If it cannot be read, breaks off, or `sink` fails.
 pub fn read(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), CurateError> {
     let io = || CurateError::io("read", path);
-    let mut file = File::open(path).map_err(io())?;
-    let mut start = [0; 4];
-    let there = read_some(&mut file, &mut start).map_err(io())?;
-    if start[..there] == *b"PAR1" {
-        return parquet(path, position, sink);
-    }
     let file = Counted {
         reader: File::open(path).map_err(io())?,
         position,
     };
-    let mut reader: Box<dyn BufRead + '_> = Box::new(BufReader::with_capacity(1 << 20, file));
-    // A tar file may be compressed, and what is inside is told by its own first bytes.
-    if start[..there].starts_with(&[0x1F, 0x8B]) {
-        reader = Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader)));
-    } else if start[..there] == [0x28, 0xB5, 0x2F, 0xFD] {
-        let decoder = zstd::stream::read::Decoder::with_buffer(reader).map_err(io())?;
-        reader = Box::new(BufReader::new(decoder));
+    let file = BufReader::with_capacity(1 << 20, file);
+    let (mut start, mut reader) = look(Box::new(file)).map_err(io())?;
+    let is_compressed = match start {
+        Start::Parquet => return parquet(path, position, sink),
+        Start::Gzip => {
+            let inside = flate2::bufread::MultiGzDecoder::new(reader);
+            (start, reader) = look(Box::new(BufReader::new(inside))).map_err(io())?;
+            true
+        }
+        Start::Zstd => {
+            let inside = zstd::stream::read::Decoder::with_buffer(reader).map_err(io())?;
+            (start, reader) = look(Box::new(BufReader::new(inside))).map_err(io())?;
+            true
+        }
+        Start::Tar | Start::Array | Start::Lines => false,
+    };
+    let refused = |what: &str| CurateError::Format {
+        path: path.to_owned(),
+        problem: format!("it is {what} inside of gzip or Zstandard; unpack it first"),
+    };
+    match start {
+        Start::Parquet => Err(refused("Parquet")),
+        Start::Gzip | Start::Zstd if is_compressed => Err(refused("something compressed")),
+        Start::Tar => tar(path, reader, sink),
+        Start::Array => array(path, reader, sink),
+        Start::Gzip | Start::Zstd | Start::Lines => lines(path, reader, sink),
     }
-    let mut head = vec![0; TAR_MAGIC + 5];
-    let there = read_some(&mut reader, &mut head).map_err(io())?;
-    head.truncate(there);
-    if head.starts_with(b"PAR1") {
-        return Err(CurateError::Format {
-            path: path.to_owned(),
-            problem: "it is Parquet inside of gzip or Zstandard; unpack it first".to_owned(),
-        });
-    }
-    let is_tar = head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar");
-    let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&head);
-    let is_array = text.trim_ascii_start().first() == Some(&b'[');
-    let skip = head.len() - text.len();
-    let whole = std::io::Cursor::new(head.clone()).chain(reader);
-    let mut whole = BufReader::with_capacity(1 << 20, whole);
-    if is_tar {
-        return tar(path, whole, sink);
-    }
-    whole.consume_exact(skip).map_err(io())?;
-    match is_array {
-        true => array(path, whole, sink),
-        false => lines(path, whole, sink),
-    }
+}
+
+/// What bytes are, and all of them, without what editors put in front of text.
+fn look<'a>(mut reader: Box<dyn BufRead + 'a>) -> std::io::Result<(Start, Box<dyn BufRead + 'a>)> {
+    let mut head = Vec::new();
+    (&mut reader).take(HEAD_BYTES).read_to_end(&mut head)?;
+    let start = Start::of(&head);
+    let skip = match head.starts_with(MARK) {
+        true => MARK.len() as u64,
+        false => 0,
+    };
+    let mut head = std::io::Cursor::new(head);
+    head.set_position(skip);
+    Ok((start, Box::new(head.chain(reader))))
 }
 
 /// A reader that says how far it is.
@@ -85,29 +87,6 @@ impl Read for Counted<'_> {
         self.position.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
-}
-
-trait ConsumeExact {
-    fn consume_exact(&mut self, bytes: usize) -> std::io::Result<()>;
-}
-
-impl<R: Read> ConsumeExact for R {
-    fn consume_exact(&mut self, bytes: usize) -> std::io::Result<()> {
-        let mut skipped = vec![0; bytes];
-        self.read_exact(&mut skipped)
-    }
-}
-
-/// Fills `bytes` as far as the file goes.
-pub(super) fn read_some(from: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match from.read(&mut bytes[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    Ok(filled)
 }
 
 /// A record of somebody else's, in the form of samples.
@@ -192,6 +171,14 @@ mod tests {
         let cut = all(b"[{\"id\": 3}, {\"id\"").unwrap_err().to_string();
         assert!(cut.contains("breaks off"), "{cut}");
         assert!(all(&gz(lines)[..20]).is_err());
+        let twice = all(&gz(&gz(lines))).unwrap_err().to_string();
+        assert!(twice.contains("something compressed inside"), "{twice}");
+        // What is in front of the array is no line of it.
+        let spaces = " ".repeat(1000);
+        assert_eq!(
+            ids(format!("\u{feff}{spaces}[{{\"id\": 9}}]").as_bytes()),
+            [9]
+        );
     }
 
     #[test]

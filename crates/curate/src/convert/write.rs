@@ -15,9 +15,6 @@ use crate::copy::ShardWriter;
 use crate::error::CurateError;
 use crate::table::hex;
 
-/// A file that says whose folder this is while it is not whole.
-pub(super) const MARK: &str = ".conversion";
-
 /// Where a record keeps the name of a picture that had to be given another one.
 const ORIGINAL: &str = "original_image";
 
@@ -50,11 +47,8 @@ enum Shard {
 }
 
 impl Writer {
-    pub fn create(folder: &Path, conversion: &Conversion) -> Result<Self, CurateError> {
-        std::fs::create_dir_all(folder).map_err(CurateError::io("make the folder", folder))?;
-        let mark = folder.join(MARK);
-        std::fs::write(&mark, "").map_err(CurateError::io("write", &mark))?;
-        Ok(Self {
+    pub fn new(folder: &Path, conversion: &Conversion) -> Self {
+        Self {
             folder: folder.to_owned(),
             images: conversion.images.clone(),
             to: conversion.to,
@@ -62,7 +56,7 @@ impl Writer {
             shard: None,
             in_shard: 0,
             converted: Converted::default(),
-        })
+        }
     }
 
     pub fn put(&mut self, incoming: Incoming) -> Result<(), CurateError> {

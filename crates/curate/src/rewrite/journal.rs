@@ -59,11 +59,44 @@ impl From<ChatAnswer> for Said {
     }
 }
 
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Refusal {
+    /// The server does not take the question.
+    Refused,
+    /// What it sent is no answer of a chat.
+    NoAnswer,
+}
+
+impl Refusal {
+    /// Its name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Reply {
+    /// An answer.
+    Said(Said),
+    /// None.
+    Refused {
+        /// Why.
+        refused: Refusal,
+    },
+}
+
 #[derive(Serialize, Deserialize)]
 struct Entry {
     key: String,
     #[serde(flatten)]
-    said: Said,
+    reply: Reply,
 }
 
 /// The journal; answers are on disk before anything is made of them.
@@ -74,11 +107,23 @@ pub(super) struct Journal {
 
 struct State {
     file: File,
-    said: HashMap<Key, Said>,
+    replies: HashMap<Key, Reply>,
+    /// Refusals since the last answer, which are not in the file yet.
+    unsettled: Vec<(Key, Refusal)>,
     requests: u64,
     tokens: u64,
     /// Requests under way.
     under_way: u64,
+}
+
+impl State {
+    fn count(&mut self, key: Key, reply: Reply) {
+        if let Reply::Said(said) = &reply {
+            self.requests += 1;
+            self.tokens += said.tokens;
+        }
+        self.replies.insert(key, reply);
+    }
 }
 
 impl Journal {
@@ -89,7 +134,8 @@ impl Journal {
         let options = options.read(true).append(true).create(true);
         let file = options.open(path).map_err(io())?;
         let mut state = State {
-            said: HashMap::new(),
+            replies: HashMap::new(),
+            unsettled: Vec::new(),
             requests: 0,
             tokens: 0,
             under_way: 0,
@@ -105,11 +151,7 @@ impl Journal {
                 break;
             }
             match serde_json::from_slice::<Entry>(&line) {
-                Ok(entry) => {
-                    state.requests += 1;
-                    state.tokens += entry.said.tokens;
-                    state.said.insert(Key(entry.key), entry.said);
-                }
+                Ok(entry) => state.count(Key(entry.key), entry.reply),
                 // A kill leaves nothing but a last line without its end.
                 Err(_) if !line.ends_with(b"\n") => break,
                 Err(error) => {
@@ -142,9 +184,14 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was said to a question.
-    pub fn get(&self, key: &Key) -> Option<Said> {
-        self.state().said.get(key).cloned()
+    /// What came of a question.
+    pub fn get(&self, key: &Key) -> Option<Reply> {
+        self.state().replies.get(key).cloned()
+    }
+
+    /// Refusals since the last answer.
+    pub fn refusals(&self) -> usize {
+        self.state().unsettled.len()
     }
 
     /// Whether the budget allows one more request, which then counts as under way. Tokens of requests
@@ -164,23 +211,47 @@ impl Journal {
         state.under_way = state.under_way.saturating_sub(1);
     }
 
-    /// Writes an answer down.
-    pub fn put(&self, key: Key, answer: &ChatAnswer) -> Result<(), CurateError> {
-        let io = || CurateError::io("write the journal", &self.path);
-        let said = Said::from(answer.clone());
-        let entry = Entry {
-            key: key.0.clone(),
-            said: said.clone(),
-        };
-        let text = serde_json::to_string(&entry).map_err(|error| io()(error.into()))?;
+    /// Writes an answer down, and the refusals before it.
+    pub fn put(&self, key: Key, answer: ChatAnswer) -> Result<Reply, CurateError> {
+        let reply = Reply::Said(Said::from(answer));
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
-        state.requests += 1;
-        state.tokens += said.tokens;
-        let written = state.file.write_all(format!("{text}\n").as_bytes());
-        written.map_err(io())?;
-        state.said.insert(key, said);
+        self.settle_in(&mut state)?;
+        self.write(&mut state, &key, &reply)?;
+        state.count(key, reply.clone());
+        Ok(reply)
+    }
+
+    /// Keeps a refusal; it is written down when the server answers something else.
+    pub fn refuse(&self, key: Key, why: Refusal) -> Reply {
+        let reply = Reply::Refused { refused: why };
+        let mut state = self.state();
+        state.unsettled.push((key.clone(), why));
+        state.count(key, reply.clone());
+        reply
+    }
+
+    /// Writes down all refusals.
+    pub fn settle(&self) -> Result<(), CurateError> {
+        self.settle_in(&mut self.state())
+    }
+
+    fn settle_in(&self, state: &mut State) -> Result<(), CurateError> {
+        for (key, refused) in std::mem::take(&mut state.unsettled) {
+            self.write(state, &key, &Reply::Refused { refused })?;
+        }
         Ok(())
+    }
+
+    fn write(&self, state: &mut State, key: &Key, reply: &Reply) -> Result<(), CurateError> {
+        let io = || CurateError::io("write the journal", &self.path);
+        let entry = Entry {
+            key: key.0.clone(),
+            reply: reply.clone(),
+        };
+        let text = serde_json::to_string(&entry).map_err(|error| io()(error.into()))?;
+        let written = state.file.write_all(format!("{text}\n").as_bytes());
+        written.map_err(io())
     }
 
     /// Requests and tokens of all runs.
@@ -216,7 +287,7 @@ mod tests {
         let journal = Journal::open(&path).unwrap();
         for text in ["a", "b"] {
             assert!(journal.reserve(&wanted));
-            journal.put(key(text), &answer(text)).unwrap();
+            journal.put(key(text), answer(text)).unwrap();
         }
         assert!(!journal.reserve(&wanted));
         assert_eq!(journal.spent(), (2, 14));
@@ -224,10 +295,13 @@ mod tests {
         for cut in [1, 10] {
             std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
             let journal = Journal::open(&path).unwrap();
-            assert_eq!(journal.get(&key("a")).unwrap().text, "a");
+            assert_eq!(
+                journal.get(&key("a")),
+                Some(Reply::Said(answer("a").into()))
+            );
             assert_eq!(journal.get(&key("b")).is_some(), cut == 1);
             if cut > 1 {
-                journal.put(key("b"), &answer("b")).unwrap();
+                journal.put(key("b"), answer("b")).unwrap();
             }
             drop(journal);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
@@ -247,5 +321,23 @@ mod tests {
         // Somebody's editor may have changed the ends of lines.
         std::fs::write(&path, text.replace('\n', "\r\n")).unwrap();
         assert_eq!(Journal::open(&path).unwrap().spent(), (2, 14));
+    }
+
+    #[test]
+    fn refusals_are_written_when_the_server_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let key = |text: &str| Key::of("m", text, None, &Rewrite::default());
+        let kept = |text: &str| Journal::open(&path).unwrap().get(&key(text));
+        let journal = Journal::open(&path).unwrap();
+        let refused = journal.refuse(key("a"), Refusal::NoAnswer);
+        assert_eq!(journal.get(&key("a")).as_ref(), Some(&refused));
+        assert_eq!((journal.refusals(), kept("a")), (1, None));
+        journal.put(key("b"), answer("b")).unwrap();
+        assert_eq!((journal.refusals(), kept("a")), (0, Some(refused)));
+        journal.refuse(key("c"), Refusal::Refused);
+        journal.settle().unwrap();
+        assert!(kept("c").is_some());
+        assert_eq!(Journal::open(&path).unwrap().spent(), (1, 7));
     }
 }

@@ -31,64 +31,79 @@ pub(super) struct Short {
 /// What is asked about a line.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// The sample.
+    /// The sample; only where something is asked about it.
     pub sample: Option<Sample>,
     /// The answers to be written out.
     pub shorts: Vec<Short>,
     /// Answers that stay, because the question asks for a short one.
     pub kept: Vec<Short>,
+    /// The line, to be changed.
+    pub edited: Edited,
 }
 
 impl Asked {
     /// What is asked about a line; nothing if it is no sample.
     pub fn of(line: &[u8], place: Place, wanted: &Rewrite) -> Self {
-        let Ok(sample) = Sample::parse(line, place) else {
+        // Python's JSON is left alone: it could not be edited with nothing lost.
+        let Ok(record) = serde_json::from_slice::<Value>(line) else {
             return Self::default();
         };
-        let source = sample.source.as_deref().unwrap_or_default();
+        let source = record.get("source").and_then(Value::as_str);
+        let source = source.unwrap_or_default();
         if !wanted.sources.is_empty() && !wanted.sources.iter().any(|name| name == source) {
             return Self::default();
         }
-        let Ok(record) = serde_json::from_slice::<Value>(line) else {
-            // Python's JSON, which could not be edited with nothing lost.
+        let (shorts, kept) = short_answers(&record, wanted);
+        if shorts.is_empty() && kept.is_empty() {
             return Self::default();
-        };
-        let mut asked = Self::default();
-        let turns = record.get("conversations").and_then(Value::as_array);
-        let mut question = None;
-        for (turn, about) in turns.into_iter().flatten().enumerate() {
-            let text = about
-                .get("value")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if about.get("from").and_then(Value::as_str) == Some("human") {
-                question = Some(text);
-                continue;
-            }
-            let Some(question) = question.take() else {
-                continue;
-            };
-            let count = text.split_whitespace().count();
-            if count == 0 || count > wanted.max_words {
-                continue;
-            }
-            let asks_for_it = wanted
-                .prompts
-                .iter()
-                .any(|p| question.contains(p.text.trim()));
-            let short = Short {
-                turn,
-                question: question.replace("<image>", "").trim().to_owned(),
-                answer: text.trim().to_owned(),
-            };
-            match asks_for_it {
-                true => asked.kept.push(short),
-                false => asked.shorts.push(short),
-            }
         }
-        asked.sample = Some(sample);
-        asked
+        match Sample::of_value(record.clone(), place) {
+            Err(_) => Self::default(),
+            Ok(sample) => Self {
+                sample: Some(sample),
+                shorts,
+                kept,
+                edited: Edited {
+                    record: Some(record),
+                    before: Map::new(),
+                },
+            },
+        }
     }
+}
+
+/// The short answers of a line: to be written out, and asked for as they are.
+fn short_answers(record: &Value, wanted: &Rewrite) -> (Vec<Short>, Vec<Short>) {
+    let (mut shorts, mut kept) = (Vec::new(), Vec::new());
+    let turns = record.get("conversations").and_then(Value::as_array);
+    let mut question = None;
+    for (turn, about) in turns.into_iter().flatten().enumerate() {
+        let text = about.get("value").and_then(Value::as_str);
+        let text = text.unwrap_or_default();
+        if about.get("from").and_then(Value::as_str) == Some("human") {
+            question = Some(text);
+            continue;
+        }
+        let Some(question) = question.take() else {
+            continue;
+        };
+        let count = text.split_whitespace().count();
+        if count == 0 || count > wanted.max_words {
+            continue;
+        }
+        let mut prompts = wanted.prompts.iter();
+        let asks_for_it = prompts.any(|prompt| question.contains(prompt.text.trim()));
+        let short = Short {
+            turn,
+            question: question.replace("<image>", "").trim().to_owned(),
+            answer: text.trim().to_owned(),
+        };
+        match asks_for_it {
+            true => kept.push(short),
+            false => shorts.push(short),
+        }
+    }
+    (shorts, kept)
 }
 
 impl Short {
@@ -136,20 +151,13 @@ impl Short {
 }
 
 /// A line on its way out.
+#[derive(Debug, Default)]
 pub(super) struct Edited {
     record: Option<Value>,
     before: Map<String, Value>,
 }
 
 impl Edited {
-    /// A line as it came.
-    pub fn of(line: &[u8]) -> Self {
-        Self {
-            record: serde_json::from_slice(line).ok(),
-            before: Map::new(),
-        }
-    }
-
     /// Replaces an answer; `false` if the line is not what it was.
     pub fn replace(&mut self, short: &Short, after: &str) -> bool {
         let Some(record) = &mut self.record else {
@@ -228,20 +236,23 @@ mod tests {
             prompts: vec![word],
             ..Rewrite::default()
         };
-        let asked = Asked::of(&line, Place::new(Path::new("s"), 1), &wanted);
+        let place = || Place::new(Path::new("s"), 1);
+        let asked = Asked::of(&line, place(), &wanted);
         assert_eq!(
             (asked.kept.len(), asked.kept[0].answer.as_str()),
             (1, "One")
         );
         assert_eq!((asked.shorts.len(), asked.shorts[0].turn), (1, 2));
         assert_eq!(asked.shorts[0].question, "How many?");
-        let mut edited = Edited::of(&line);
-        assert!(edited.replace(&asked.shorts[0], "There are two."));
+        assert_eq!(Asked::of(&line, place(), &wanted).edited.finish("m"), None);
+        let Asked {
+            mut edited, shorts, ..
+        } = asked;
+        assert!(edited.replace(&shorts[0], "There are two."));
         let after: Value = serde_json::from_str(&edited.finish("m").unwrap()).unwrap();
         let mut expected: Value = serde_json::from_slice(&line).unwrap();
         expected["conversations"][2]["value"] = json!("There are two.");
         expected[REWRITTEN] = json!([{"model": "m", "answers": {"2": "Two"}}]);
         assert_eq!(after, expected);
-        assert_eq!(Edited::of(&line).finish("m"), None);
     }
 }

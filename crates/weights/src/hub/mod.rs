@@ -24,6 +24,7 @@ mod progress;
 mod remote;
 mod select;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -309,12 +310,14 @@ impl Hub {
             return Err(self.forbidden(name, &dataset.revision));
         }
         let remote = Remote::connect(self, name, &cache)?;
+        let named = dataset.files.iter().map(|file| (file.name.as_str(), file));
+        let named: HashMap<&str, _> = named.collect();
         for wanted in files {
-            let mut known = dataset.files.iter();
-            let file = known.find(|file| file.name == *wanted);
-            let file = file.ok_or_else(|| HubError::NotFound {
-                what: format!("`{wanted}` in the data set `{name}`"),
-            })?;
+            let file = *named
+                .get(wanted.as_str())
+                .ok_or_else(|| HubError::NotFound {
+                    what: format!("`{wanted}` in the data set `{name}`"),
+                })?;
             remote.fetch(file, &dataset.commit)?;
         }
         cache.point_to(&dataset.commit)?;
