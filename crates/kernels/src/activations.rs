@@ -192,7 +192,10 @@ fn pairs(x: &[f32], rows: usize, words: &mut [u32], path: Path) {
     for start in (0..k).step_by(PIECE) {
         let count = (k - start).min(PIECE).div_ceil(2);
         for (x, piece) in x.chunks_exact(k).zip(piece.chunks_exact_mut(WORDS)) {
-            let (two, rest) = x[start..k.min(start + PIECE)].as_chunks::<2>();
+            let x = &x[start..k.min(start + PIECE)];
+            let done = rounded(x, piece, path);
+            let (two, rest) = x[2 * done..].as_chunks::<2>();
+            let piece = &mut piece[done..];
             for (to, &[low, high]) in piece.iter_mut().zip(two) {
                 *to = bf16_pair(low, high);
             }
@@ -203,6 +206,40 @@ fn pairs(x: &[f32], rows: usize, words: &mut [u32], path: Path) {
         let words = &mut words[start / 2 * rows..];
         interleave(&piece, WORDS, rows, count, words, path);
     }
+}
+
+/// Rounds as many values as make whole vectors to bf16, two in a word; the number of words.
+fn rounded(x: &[f32], words: &mut [u32], path: Path) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if path.has_bf16() && path.is_available() {
+        // SAFETY: the processor has the instructions.
+        return unsafe { bf16_vectors(x, words) };
+    }
+    let _ = (x, words, path);
+    0
+}
+
+/// [`rounded`] by the instruction that is there for it, to nearest, ties to even; values below the
+/// normal range become 0.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bf16_vectors(x: &[f32], words: &mut [u32]) -> usize {
+    use std::arch::x86_64::*;
+    let pairs = x
+        .as_chunks::<16>()
+        .0
+        .iter()
+        .zip(words.as_chunks_mut::<8>().0);
+    let count = pairs.len();
+    for (x, words) in pairs {
+        // SAFETY: 16 values, eight words; neither wants an alignment, and both types are 32 plain bytes.
+        unsafe {
+            let short = _mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr()));
+            let short = std::mem::transmute::<__m256bh, __m256i>(short);
+            _mm256_storeu_si256(words.as_mut_ptr().cast(), short);
+        }
+    }
+    8 * count
 }
 
 fn bytes(
@@ -291,6 +328,24 @@ mod tests {
         let part = prepared.part(&prepared.tiles[0], 0, 3);
         let words: Vec<f32> = part.words.iter().map(|w| f32::from_bits(*w)).collect();
         assert_eq!(words, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    }
+
+    /// Whatever instruction rounds, it rounds to nearest, ties to even, and keeps what is no number.
+    #[test]
+    fn pairs_are_rounded_alike_on_every_path() {
+        let mut x: Vec<f32> = (0..83).map(|i| (i as f32 - 41.0) * 1.003_906_3).collect();
+        x[3] = f32::NAN;
+        x[20] = f32::INFINITY;
+        for path in Path::ALL.into_iter().filter(|path| path.is_available()) {
+            let mut words = vec![0; 42];
+            pairs(&x, 1, &mut words, path);
+            for (i, value) in x.iter().enumerate() {
+                let bits = (words[i / 2] >> (16 * (i % 2))) as u16;
+                let (ours, half) = (half::bf16::from_bits(bits), half::bf16::from_f32(*value));
+                let alike = ours == half || (ours.is_nan() && half.is_nan());
+                assert!(alike, "{path:?}: {value} became {ours}");
+            }
+        }
     }
 
     #[test]
