@@ -205,7 +205,7 @@ impl Measure<'_> {
         }
         match self.over_questions(one, other) {
             Some((differences, clusters)) => points_interval(mean(&each), &differences, &clusters),
-            None => self.from_counts(mean(&each), &first, one, &second, other),
+            None => self.by_counts(mean(&each), &first, one, &second, other),
         }
     }
 
@@ -249,7 +249,7 @@ impl Measure<'_> {
 
     /// From the number of questions: each side moves by its binomial error, as if other questions had
     /// been asked each time, which is cautious.
-    fn from_counts(
+    fn by_counts(
         &self,
         centre: f64,
         first: &[f64],
