@@ -1,4 +1,4 @@
-//! `cargo xtask features`: do the GPU backends and the dashboard still compile?
+//! `cargo xtask features`: do the GPU backends, the dashboard and the cluster still compile?
 //!
 //! Each is a Cargo feature of the binary. They are checked in a target directory of their own,
 //! because a feature changes the dependencies' features and would throw away what the tests built.
@@ -9,13 +9,13 @@ use crate::failure::{Failure, Outcome};
 use crate::workspace::{Metadata, cargo, shown};
 
 /// The features of the binary.
-const ALL: [&str; 5] = ["cuda", "dashboard", "metal", "rocm", "vulkan"];
+const ALL: [&str; 6] = ["cluster", "cuda", "dashboard", "metal", "rocm", "vulkan"];
 
 /// Those that compile on this system without a vendor's toolkit.
 const HERE: &[&str] = if cfg!(target_os = "macos") {
-    &["dashboard", "metal"]
+    &["cluster", "dashboard", "metal"]
 } else {
-    &["dashboard", "vulkan", "cuda", "rocm"]
+    &["cluster", "dashboard", "vulkan", "cuda", "rocm"]
 };
 
 /// Type-checks the optional features that this system can compile.

@@ -460,3 +460,15 @@ fn rewriting_needs_a_server_and_changes_nothing_without_one() {
     let after = std::fs::read_to_string(format!("{out}/samples.jsonl")).unwrap();
     assert_eq!(after, format!("{line}\n"));
 }
+
+#[cfg(not(feature = "cluster"))]
+#[test]
+fn a_program_without_clusters_says_how_to_build_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = text(&folder.path().join("out"));
+    let recipe = text(&folder.path().join("mix.toml"));
+    std::fs::write(&recipe, format!("[input]\nfiles = [{:?}]\n", pool())).unwrap();
+    let base = ["data", "curate", &recipe, "--out", &out, "--quiet"];
+    let arguments: Vec<&str> = base.into_iter().chain(["--cluster", "df://h:1"]).collect();
+    opabinia(&arguments).fails_with(1, &["built without clusters", "--features cluster"]);
+}

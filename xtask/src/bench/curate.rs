@@ -30,8 +30,13 @@ pub(super) const MARKERS: [&str; 2] = [
 /// The share of the pool that a source may have, as the published cap of 350 thousand in ten million.
 const CAP: f64 = 0.035;
 
-/// Gigabytes of memory that the peers may take; this program keeps to its own default, which is less.
+/// Gigabytes of memory that each program may take. DuckDB is told so; Polars has no such limit; this
+/// program is measured, and there is no table if it took more.
 const MEMORY: u64 = 4;
+
+/// GiB of it that this program's query engine may take. The rest is for what it keeps of every
+/// line and for the parts that are being read.
+const ENGINE_MEMORY: u64 = 1;
 
 /// How a curation is measured.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +71,17 @@ struct Said {
     seconds: f64,
     peak_bytes: u64,
     kept: BTreeMap<String, u64>,
+}
+
+/// Whether a table of this measurement may stand in the document.
+pub(super) fn check_publishable(peers: Option<&Path>, smoke: bool, write: bool) -> Outcome {
+    let reason = match (write, smoke, peers) {
+        (false, ..) => return Ok(()),
+        (true, true, _) => "a smoke test",
+        (true, false, None) => "this program without its peers",
+        (true, false, Some(_)) => return Ok(()),
+    };
+    Err(Failure::NotPublishable { reason })
 }
 
 /// Measures, prints the table, and writes it down if asked to.
@@ -143,12 +159,18 @@ fn add(sides: &mut BTreeMap<&'static str, Measured>, name: &'static str, side: M
     }
 }
 
-/// Whether all programs kept as many samples of each source.
+/// Whether all programs kept as many samples of each source, and this one kept to its memory.
 fn check(sides: &BTreeMap<&str, Measured>) -> Outcome {
     let Some(ours) = sides.get("opabinia") else {
         return Ok(());
     };
     let mut complaints = Vec::new();
+    if ours.peak_bytes > MEMORY * 1_000_000_000 {
+        complaints.push(format!(
+            "opabinia took {:.2} GB of memory, more than {MEMORY}",
+            ours.peak_bytes as f64 / 1e9
+        ));
+    }
     for (name, side) in sides {
         for (source, count) in &ours.kept {
             let theirs = side.kept.get(source).copied().unwrap_or_default();
@@ -165,7 +187,7 @@ fn check(sides: &BTreeMap<&str, Measured>) -> Outcome {
     match complaints.is_empty() {
         true => Ok(()),
         false => Err(Failure::Rules {
-            what: "the programs do not select the same",
+            what: "the programs do not do the same within the same limits",
             complaints,
         }),
     }
@@ -229,6 +251,7 @@ fn curate(
         .arg("--out")
         .arg(&out)
         .args(["--json", "--quiet", "--threads", &threads.to_string()])
+        .args(["--memory", &format!("{ENGINE_MEMORY}GiB")])
         .env("RAYON_NUM_THREADS", threads.to_string());
     let (spent, said) = timed(&mut command)?;
     let manifest: Value = serde_json::from_str(&said).map_err(|source| Failure::Output {
@@ -365,7 +388,7 @@ impl About {
             .map_or(0, |side| side.kept.values().sum());
         let mut text = format!(
             "{} samples of {} bytes in the mean, {:.2} GB, {} of them kept by a cap of {} for each value \
-             of `source` after exact duplicates; on {}; medians of {} passes.\n\n\
+             of `source` after exact duplicates; on {}; {}.\n\n\
              | program | seconds | of the pool in a second | seconds of processors | peak memory |\n\
              | --- | ---: | ---: | ---: | ---: |\n",
             self.samples,
@@ -374,7 +397,10 @@ impl About {
             kept,
             self.cap,
             machine.about(),
-            self.passes,
+            match self.passes {
+                1 => "one pass".to_owned(),
+                passes => format!("medians of {passes} passes"),
+            },
         );
         let rate = |seconds: f64| format!("{:.0} MB", self.bytes as f64 / 1e6 / seconds);
         for name in ["opabinia", "duckdb", "polars"] {
@@ -428,6 +454,22 @@ mod tests {
             ]))
             .is_err()
         );
+    }
+
+    #[test]
+    fn memory_is_limited() {
+        let mut large = side(3);
+        large.peak_bytes = 4_000_000_001;
+        assert!(check(&BTreeMap::from([("opabinia", large)])).is_err());
+    }
+
+    #[test]
+    fn half_a_comparison_is_not_published() {
+        let python = Some(Path::new("python"));
+        assert!(check_publishable(python, false, true).is_ok());
+        assert!(check_publishable(python, true, true).is_err());
+        assert!(check_publishable(None, false, true).is_err());
+        assert!(check_publishable(None, true, false).is_ok());
     }
 
     #[test]

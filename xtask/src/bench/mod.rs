@@ -73,6 +73,7 @@ impl Bench {
         if self.only.as_deref() == Some("curate") {
             let threads = self.threads.unwrap_or_else(all_threads);
             let peers = self.peers.as_deref();
+            curate::check_publishable(peers, self.smoke, self.write)?;
             return curate::run(&self.curation, peers, self.passes, threads, self.write);
         }
         let chosen = self.chosen()?;

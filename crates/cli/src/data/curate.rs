@@ -33,9 +33,14 @@ pub struct Curate {
 /// How much of the machine a curation takes; nothing of it changes what comes out.
 #[derive(Args)]
 pub struct Machine {
-    /// Threads of the query engine; all processors if not given.
+    /// Threads of the query engine; all processors if not given. On a cluster, pieces of the work that
+    /// are done at the same time.
     #[arg(long)]
     threads: Option<usize>,
+    /// Scheduler of a cluster that indexes and selects, `df://HOST:PORT`; it sees the same files under
+    /// the same paths.
+    #[arg(long, value_name = "URL")]
+    cluster: Option<String>,
     /// Memory of the query engine; what does not fit is spilled to disk.
     #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
     memory: u64,
@@ -68,6 +73,7 @@ impl Curate {
 pub fn make(recipe: &Recipe, out: &std::path::Path, machine: &Machine) -> Outcome {
     let mut options = Options {
         memory_bytes: usize::try_from(machine.memory).unwrap_or(usize::MAX),
+        cluster: machine.cluster.clone(),
         ..Options::default()
     };
     if let Some(threads) = machine.threads {

@@ -1,6 +1,8 @@
 //! `data`: looking at samples, and making mixtures of them.
 
 mod check;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod convert;
 mod curate;
 mod rewrite;
@@ -46,6 +48,12 @@ pub enum Data {
     Prompt(steps::PromptVerb),
     /// Have a served model write short answers out as sentences.
     Rewrite(rewrite::RewriteVerb),
+    /// Work for the curations of a cluster.
+    #[cfg(feature = "cluster")]
+    Executor(cluster::ExecutorVerb),
+    /// Hand the plans of curations to executors.
+    #[cfg(feature = "cluster")]
+    Scheduler(cluster::SchedulerVerb),
     /// Say what became of a sample in a mixture, and why.
     Why(why::Why),
 }
@@ -65,6 +73,10 @@ impl Data {
             Self::Decontaminate(verb) => verb.run(),
             Self::Prompt(verb) => verb.run(),
             Self::Rewrite(verb) => verb.run(),
+            #[cfg(feature = "cluster")]
+            Self::Executor(verb) => verb.run(),
+            #[cfg(feature = "cluster")]
+            Self::Scheduler(verb) => verb.run(),
             Self::Why(verb) => verb.run(),
         }
     }
