@@ -10,7 +10,8 @@ pub(crate) fn to_int8(values: &[f32], bytes: &mut [u8]) -> f32 {
     let scale = largest / 127.0;
     let inverse = inverse(scale);
     for (byte, value) in bytes.iter_mut().zip(values) {
-        *byte = ((value * inverse).round() as i32 + ZERO8).clamp(1, 255) as u8;
+        let steps = rounded((value * inverse).clamp(-127.0, 127.0));
+        *byte = (steps as i32 + ZERO8) as u8;
     }
     scale
 }
@@ -50,7 +51,15 @@ pub(crate) fn to_int4(values: &[f32; GROUP], nibbles: &mut [u8; GROUP]) -> half:
 }
 
 fn nibble(value: f32, inverse: f32) -> f32 {
-    (value * inverse).round().clamp(-8.0, 7.0)
+    rounded((value * inverse).clamp(-8.0, 7.0))
+}
+
+/// To the nearest integer, ties to even, of values below 2²²; unlike `round` no call of a function, so
+/// that loops are vectors.
+fn rounded(value: f32) -> f32 {
+    // 1.5 · 2²³: what is added to it loses its fraction.
+    const SHIFT: f32 = 12_582_912.0;
+    value + SHIFT - SHIFT
 }
 
 /// `1 / scale`, 0 where that is not finite: values too small to be scaled become 0.
@@ -62,6 +71,15 @@ fn inverse(scale: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nearest_integers_by_hand() {
+        let values = [0.4, 0.6, -0.6, 1.5, 2.5, -126.9, 127.0];
+        assert_eq!(
+            values.map(rounded),
+            [0.0, 1.0, -1.0, 2.0, 2.0, -127.0, 127.0]
+        );
+    }
 
     #[test]
     fn int8_by_hand() {
