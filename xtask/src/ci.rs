@@ -2,7 +2,9 @@
 //!
 //! Quick checks come first, and every step runs whatever became of the others: one run tells all.
 //! Lints and tests share a profile and a selection of packages, so build scripts and procedural
-//! macros are built once and each large dependency once per kind of artefact.
+//! macros are built once and each large dependency once per kind of artefact. Lints see the program as
+//! it is built by default; the tests' program can do with a cluster, too (the feature `cluster`), so that both
+//! kinds are compiled and none of the large dependencies twice.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -33,7 +35,15 @@ const STEPS: &[Step] = &[
             "warnings",
         ])
     }),
-    ("tests", || tests(&["test", "--release", "--workspace"])),
+    ("tests", || {
+        tests(&[
+            "test",
+            "--release",
+            "--workspace",
+            "--features",
+            "opabinia-cli/cluster",
+        ])
+    }),
 ];
 
 /// Runs all steps and says how long each took.
