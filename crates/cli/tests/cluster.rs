@@ -64,8 +64,9 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// The golden pool in four files, so that there are four parts to deal out.
 fn recipe(folder: &Path) -> String {
-    let whole = std::fs::read_to_string(golden().join("recipe/pool/pool.jsonl")).unwrap();
-    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    // As bytes: some of its lines are no text, on purpose.
+    let whole = std::fs::read(golden().join("recipe/pool/pool.jsonl")).unwrap();
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
     let mut names = Vec::new();
     for (i, lines) in lines.chunks(lines.len().div_ceil(4)).enumerate() {
         let path = folder.join(format!("pool-{i}.jsonl"));
