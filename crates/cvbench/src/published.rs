@@ -136,7 +136,7 @@ impl Published {
     fn file(&self, question: &Question) -> Option<PathBuf> {
         let name = &question.filename;
         let path = self.root.join(name);
-        (stays_inside(name) && !name.is_empty() && path.is_file()).then_some(path)
+        (stays_inside(name) && path.is_file()).then_some(path)
     }
 
     /// The folder.

@@ -13,8 +13,8 @@ use crate::digest;
 
 /// A model, what to call it, and what it is known by.
 ///
-/// It is known by the digest of its parameters as they are in memory, its configuration and its template, not by
-/// the path it came from: training writes other weights to the same path, and answers of an earlier
+/// It is known by the digest of its parameters as they are in memory, its configuration and its template,
+/// not by the path it came from: training writes other weights to the same path, and answers of an earlier
 /// model must not be taken for those of a later one. Of a served model only address and name are
 /// known; whoever serves another model under the same name wants another folder.
 pub struct Candidate<'a> {

@@ -415,11 +415,10 @@ impl Model {
         for guess in guessed {
             // The token after the last right one; the caller would choose it next.
             let chosen = writer.sampler.sample(of(right), &writer.ids)?;
+            writer.decided = Some(chosen);
             if chosen != *guess {
-                writer.decided = Some(chosen);
                 break;
             }
-            writer.decided = Some(chosen);
             writer.choose(0, of(right), run.ends, run.generation, on_text)?;
             self.check_context(run.packed, std::slice::from_mut(writer));
             if writer.stop.is_some() {

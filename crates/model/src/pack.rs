@@ -16,6 +16,7 @@ use opabinia_llm::cache::Slot;
 use opabinia_llm::{ChatTemplate, Conversation, PromptToken, Step};
 use opabinia_nn::Grid;
 
+use crate::guess::NO_TOKEN;
 use crate::in_llm::row_indices;
 use crate::load::{Model, Network};
 use crate::see::Seen;
@@ -96,11 +97,11 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The token, or one that no vocabulary has: visual tokens are like nothing that is said.
+    /// The token, or [`NO_TOKEN`].
     pub(crate) fn as_token(&self) -> u32 {
         match self {
             Self::Token(id) => *id,
-            Self::Visual { .. } => u32::MAX,
+            Self::Visual { .. } => NO_TOKEN,
         }
     }
 }

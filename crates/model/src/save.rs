@@ -210,21 +210,13 @@ impl Model {
 
     /// PyTorch's name of the type in which the large weights are written.
     fn torch_dtype(&self, dtype: WeightDtype) -> &'static str {
-        match dtype {
-            WeightDtype::F32 => "float32",
-            WeightDtype::F16 => "float16",
-            // Embeddings are what is left of the two-dimensional weights.
-            WeightDtype::Bf16 | WeightDtype::PackedBf16 | WeightDtype::Int8 | WeightDtype::Int4 => {
-                "bfloat16"
+        dtype.torch_name().unwrap_or_else(|| {
+            let first = parameters(&self.network.decoder).into_iter().next();
+            match first.map(|parameter| parameter.dtype) {
+                Some(DType::F16) => "float16",
+                Some(DType::BF16) => "bfloat16",
+                _ => "float32",
             }
-            WeightDtype::AsStored => {
-                let first = parameters(&self.network.decoder).into_iter().next();
-                match first.map(|parameter| parameter.dtype) {
-                    Some(DType::F16) => "float16",
-                    Some(DType::BF16) => "bfloat16",
-                    _ => "float32",
-                }
-            }
-        }
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! The one linear layer.
 //!
 //! The weight keeps the checkpoint's orientation `[out, in]`: the product reads it through a
-//! transposed view, so no copy is made at load time. The weight may be stored as bf16 or f16 while activations stay f32; then
-//! the product itself widens it (see [`crate::cpu::linear`]). A [`ComputeType`](crate::ComputeType)
+//! transposed view, so no copy is made at load time. The weight may be stored as bf16 or f16 while
+//! activations stay f32; then the product itself widens it (see [`crate::cpu::linear`]). A [`ComputeType`](crate::ComputeType)
 //! chosen by the caller rounds both factors of the product instead, and an adapter
 //! ([`Lora`]) may stand beside the weight.
 

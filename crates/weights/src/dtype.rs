@@ -212,11 +212,24 @@ impl WeightDtype {
         }
     }
 
+    /// PyTorch's name of the type that large weights are written in, the packed ones aside; none if that is
+    /// a matter of each tensor.
+    #[must_use]
+    pub fn torch_name(self) -> Option<&'static str> {
+        match self {
+            Self::F32 => Some("float32"),
+            Self::F16 => Some("float16"),
+            Self::Bf16 | Self::PackedBf16 | Self::Int8 | Self::Int4 => Some("bfloat16"),
+            Self::AsStored => None,
+        }
+    }
+
     /// The format that the weight of the linear layer at `path` is packed in, if any.
     ///
     /// The head's rounding goes into every score directly, and it is read once per token like any
     /// other layer, so it keeps 8 bits.
-    pub(crate) fn packing(self, path: &str) -> Option<Format> {
+    #[must_use]
+    pub fn packing(self, path: &str) -> Option<Format> {
         match self {
             Self::Int4 if path.ends_with("lm_head.weight") => Some(Format::Int8),
             Self::Int4 => Some(Format::Int4),

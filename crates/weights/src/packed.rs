@@ -3,8 +3,8 @@
 //! A weight that was packed stands in a file as plain bytes under its key with format and shape behind
 //! it, `model.layers.0.mlp.up_proj.weight.int4.14336x4096`, and the rows, where it is a part of a larger
 //! tensor (`….qkv_proj.weight.rows0-96.int4.96x64`). So a configuration of another shape finds nothing.
-//! The header says which version of the order of bytes the file has; another one is refused. Bytes begin at a multiple of 64, so they
-//! are used where they are mapped.
+//! The header says which version of the order of bytes the file has; another one is refused. Bytes begin
+//! at a multiple of 64, so they are used where they are mapped.
 
 use std::borrow::Cow;
 

@@ -32,7 +32,6 @@ use std::path::PathBuf;
 
 use burn::prelude::*;
 use clap::Parser;
-use opabinia_nn::packed::Format;
 use opabinia_weights::WeightDtype;
 use serde_json::{Value, json};
 
@@ -73,16 +72,6 @@ impl WeightFormat {
             Self::Bf16 => WeightDtype::PackedBf16,
             Self::Int8 => WeightDtype::Int8,
             Self::Int4 => WeightDtype::Int4,
-        }
-    }
-
-    /// What the weights of linear layers are packed as.
-    pub(crate) fn packed(self) -> Option<Format> {
-        match self {
-            Self::F32 => None,
-            Self::Bf16 => Some(Format::Bf16),
-            Self::Int8 => Some(Format::Int8),
-            Self::Int4 => Some(Format::Int4),
         }
     }
 }

@@ -8,8 +8,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::DType;
 use half::bf16;
-use opabinia_nn::packed::{self, Format, Packed, Rows};
-use opabinia_weights::parameters;
+use opabinia_nn::packed::{self, Packed, Rows};
+use opabinia_weights::{WeightDtype, parameters};
 use rayon::prelude::*;
 
 use crate::WeightFormat;
@@ -21,7 +21,7 @@ pub(crate) fn fill<M: Module>(module: M, format: WeightFormat) -> M {
         format,
         // A table is looked up, not multiplied: no peer has one, and it stays unmade.
         leave: Some("embed_tokens"),
-        packed: format.packed(),
+        packed: Some(format.loaded()),
         path: Vec::new(),
     })
 }
@@ -31,7 +31,7 @@ pub(crate) fn fill_for_file<M: Module>(module: M, format: Option<WeightFormat>) 
     module.map(&mut Filler {
         format: format.unwrap_or(WeightFormat::Bf16),
         leave: None,
-        packed: format.and_then(WeightFormat::packed),
+        packed: format.map(WeightFormat::loaded),
         path: Vec::new(),
     })
 }
@@ -49,8 +49,8 @@ struct Filler {
     format: WeightFormat,
     /// A module whose weights are left alone.
     leave: Option<&'static str>,
-    /// What the weights of linear layers are packed as.
-    packed: Option<Format>,
+    /// What weights of linear layers are packed as if they are loaded; tensors if none.
+    packed: Option<WeightDtype>,
     path: Vec<String>,
 }
 
@@ -74,15 +74,10 @@ impl ModuleMapper for Filler {
         let count = shape.iter().product();
         // PyTorch's bound for a linear layer.
         let bound = 1.0 / (shape[1] as f32).sqrt();
-        if let Some(format) = self.packed
+        let packing = |dtype: WeightDtype| dtype.packing(&self.path.join("."));
+        if let Some(format) = self.packed.and_then(packing)
             && packed::can_be_packed(param.id)
         {
-            // As when a model is loaded.
-            let head = self.path.iter().any(|name| name == "lm_head");
-            let format = match format {
-                Format::Int4 if head => Format::Int8,
-                other => other,
-            };
             let values = uniform(count, bound);
             // Ordinary numbers can be packed as anything.
             if let Ok(packed) = Packed::pack(Rows::F32(&values), [shape[0], shape[1]], format)

@@ -76,8 +76,8 @@ pub fn mean_interval(values: &[f64]) -> Option<Interval> {
 }
 
 /// The 95 % interval about `centre` of a mean over questions, in points, where those of one cluster
-/// depend on each other. Questions that are all alike are no certainty: the interval is at least as wide
-/// as the rule of three wants. `None` of fewer than [`FEWEST_CLUSTERS`] clusters.
+/// depend on each other. Questions that are all alike are no certainty: then it is as wide as the rule
+/// of three wants. `None` of fewer than [`FEWEST_CLUSTERS`] clusters.
 #[must_use]
 pub fn points_interval<C: Ord>(centre: f64, points: &[f64], clusters: &[C]) -> Option<Interval> {
     let error = clustered_standard_error(points, clusters)?;
@@ -85,10 +85,9 @@ pub fn points_interval<C: Ord>(centre: f64, points: &[f64], clusters: &[C]) -> O
     if count < FEWEST_CLUSTERS {
         return None;
     }
-    let least = 100.0 * RULE_OF_THREE / count as f64;
     let half = match error > 0.0 {
         true => error * t_critical(0.05, count as f64 - 1.0),
-        false => least,
+        false => 100.0 * RULE_OF_THREE / count as f64,
     };
     Some(Interval {
         low: centre - half,

@@ -205,7 +205,7 @@ impl LanguageTask {
         dtype: WeightDtype,
     ) -> Result<(), TrainError> {
         let mut config = self.sizes.config_json(&self.tokenizer, &template.name);
-        config["torch_dtype"] = json!(dtype_name(dtype));
+        config["torch_dtype"] = json!(dtype.torch_name().unwrap_or("float32"));
         write_json(folder, "config.json", &config)?;
         write_json(
             folder,
@@ -263,17 +263,6 @@ pub fn first_decoder(
             Start::Normal(if writes { residual } else { deviation }),
         )
     })
-}
-
-/// transformers' name of a type.
-fn dtype_name(dtype: WeightDtype) -> &'static str {
-    match dtype {
-        WeightDtype::Bf16 | WeightDtype::PackedBf16 | WeightDtype::Int8 | WeightDtype::Int4 => {
-            "bfloat16"
-        }
-        WeightDtype::F16 => "float16",
-        WeightDtype::F32 | WeightDtype::AsStored => "float32",
-    }
 }
 
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<(), TrainError> {
