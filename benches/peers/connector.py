@@ -92,8 +92,13 @@ class SamplerLayer(nn.Module):
         self.sides = sizes.windows
         self.proj_context = nn.Linear(d, d, bias=False)
         self.proj_in = nn.Linear(query_width + d, d, bias=False)
-        self.pos_embed = nn.ParameterList(
-            nn.Parameter(torch.zeros(side * side, d)) for side in self.sides if side > 1
+        # One for each encoder that has more than one token in a window, under its number.
+        self.pos_embed = nn.ParameterDict(
+            {
+                str(encoder): nn.Parameter(torch.zeros(side * side, d))
+                for encoder, side in enumerate(self.sides)
+                if side > 1
+            }
         )
         self.aggregation = Joint(d, len(self.sides))
         self.norm = nn.LayerNorm(d)
@@ -104,10 +109,9 @@ class SamplerLayer(nn.Module):
         context = self.proj_context(context)
         context = context.repeat_interleave(len(queries) // len(context), dim=0)
         x = self.proj_in(torch.cat([queries, context], dim=1))
-        positions = iter(self.pos_embed)
         windows = [
-            window + next(positions) if side > 1 else window
-            for window, side in zip(windows, self.sides, strict=True)
+            window + self.pos_embed[str(encoder)] if side > 1 else window
+            for encoder, (window, side) in enumerate(zip(windows, self.sides, strict=True))
         ]
         seen = self.aggregation(x, windows)
         return self.proj_out(self.norm(x + seen)) + queries

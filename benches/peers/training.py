@@ -45,11 +45,11 @@ SMOKE_DECODER = Llama(48, 2, 6, 6, 128, 8192, tied=False)
 PICTURES, SMOKE_PICTURES = 16, 2
 # Tokens before a picture and after it; those after it are trained.
 BEFORE, AFTER = 8, 32
-VIT = Vit(128, 6, 4, 512, side=128, trained_side=128, patch=8, activation="gelu_tanh", tokens=16)
-CONVNEXT_DEPTHS, CONVNEXT_WIDTHS = (2, 2, 4, 2), (32, 64, 128, 256)
+VIT = Vit(128, 6, 4, 512, side=128, trained_side=128, patch=16, activation="gelu_tanh", tokens=8)
+CONVNEXT_DEPTHS, CONVNEXT_WIDTHS = (2, 2, 4, 2), (24, 48, 96, 192)
 CONVNEXT_EPS = 1e-6
 CONVNEXT_SIDE, CONVNEXT_TOKENS = 256, 32
-SVA = Sizes(((128, 16), (480, 32)), 128, 192, 8, 2, in_llm=2)
+SVA = Sizes(((128, 8), (360, 32)), 128, 192, 8, 2, in_llm=2)
 # Decoder layers that an in-LLM layer follows.
 IN_LLM = (0, 3)
 SMALL_DECODER = Llama(192, 6, 6, 2, 512, 1536, tied=True)

@@ -92,7 +92,7 @@ fn small_cambrian() -> Value {
         "vocab_size": 1536, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true,
         "mm_vision_tower_aux_list": ["opabinia/small-siglip-128", "opabinia/small-convnext-256"],
-        "mm_vision_tower_aux_token_len_list": [256, 1024],
+        "mm_vision_tower_aux_token_len_list": [64, 1024],
         "mm_projector_type": "sva", "image_token_len": 64, "vision_hidden_size": 128,
         "query_num_list": [64], "num_query_group": 1, "connector_depth": 2,
         "connector_only": false,
