@@ -27,12 +27,13 @@ pub mod pack;
 pub mod parity;
 pub mod save;
 pub mod see;
+pub mod session;
 mod write_config;
 
 pub use assemble::{EncoderPart, ModelParts};
 pub use config::{ModelConfig, VisionConfig};
 pub use error::ModelError;
-pub use generate::{Answer, Generation, Session};
+pub use generate::{Answer, Generation};
 pub use gradients::{TrainingGradients, training_gradients};
 pub use guess::MAX_GUESSES;
 pub use in_llm::ImagePosition;
@@ -41,3 +42,4 @@ pub use loss::{LossOptions, LossOutput, PictureInput, TrainingRow, training_loss
 pub use pack::{Packed, Prompt};
 pub use save::{EncoderPlacement, SaveOptions};
 pub use see::{FeaturesOf, Look, PictureView, Seen};
+pub use session::Session;

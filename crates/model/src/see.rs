@@ -2,7 +2,7 @@
 //!
 //! Pictures are taken one at a time, so memory does not grow with their number, and what came out
 //! is shared: a picture that is asked about again is not looked at again (see
-//! [`crate::generate::Session`]).
+//! [`crate::session::Session`]).
 
 use std::sync::Arc;
 
