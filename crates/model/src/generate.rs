@@ -12,7 +12,7 @@ use opabinia_llm::{
     Conversation, KvCache, NoHook, Sampler, SamplingOptions, SpecialTokens, Step, StopReason,
     TextStream,
 };
-use opabinia_nn::Trace;
+use opabinia_nn::{RotaryScaling, Trace};
 
 use crate::ModelError;
 use crate::guess::{MAX_GUESSES, guess};

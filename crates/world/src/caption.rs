@@ -69,34 +69,39 @@ pub fn exchange(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
     }
 }
 
-/// Every object of a scene from left to right with all its attributes and its place in numbers: the
-/// middle of what is visible of it in tenths of the picture from the left and from the top, and
-/// how many are not farther from the camera, itself included. (Metres cannot be seen: nobody knows
-/// how long the lens is.)
+/// Every object of a scene from left to right with all its attributes and its
+/// [place in numbers](place_in_numbers).
 pub fn measured(scene: &Scene) -> String {
     let all = everything(scene);
-    let order = |object: &Object| {
-        let nearer = scene
-            .objects
-            .iter()
-            .filter(|other| other.depth <= object.depth);
-        nearer.count()
-    };
-    let tenths = |sum: f64, side: u32| (5.0 * sum / f64::from(side.max(1))).floor().min(9.0);
     let items: Vec<String> = from_left(scene)
         .into_iter()
         .map(|object| {
-            let seen = &object.box2d;
             format!(
-                "{} ({}, {}, {})",
+                "{} {}",
                 Description::of(object, all).singular(),
-                tenths(seen.left + seen.right, scene.width),
-                tenths(seen.top + seen.bottom, scene.height),
-                order(object)
+                place_in_numbers(scene, object)
             )
         })
         .collect();
     format!("{MEASURED}{}.", items.join(", "))
+}
+
+/// Where an object is: the middle of what is visible of it in tenths of the picture from the left and
+/// from the top, and how many are not farther from the camera, itself included. (Metres cannot be
+/// seen: nobody knows how long the lens is.)
+pub fn place_in_numbers(scene: &Scene, object: &Object) -> String {
+    let tenths = |sum: f64, side: u32| (5.0 * sum / f64::from(side.max(1))).floor().min(9.0);
+    let seen = &object.box2d;
+    let order = scene
+        .objects
+        .iter()
+        .filter(|other| other.depth <= object.depth)
+        .count();
+    format!(
+        "({}, {}, {order})",
+        tenths(seen.left + seen.right, scene.width),
+        tenths(seen.top + seen.bottom, scene.height),
+    )
 }
 
 /// All attributes that the picture shows.

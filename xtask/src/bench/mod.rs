@@ -10,11 +10,12 @@
 
 mod child;
 mod curate;
+mod records;
 mod report;
 mod workloads;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::available_parallelism;
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use crate::failure::{Failure, Outcome};
 use crate::workspace::{Metadata, cargo, output_of, root, shown};
 use child::Child;
+use records::Earlier;
 use report::{Machine, Row, Side};
 use workloads::{Beside, Group, WORKLOADS, Workload};
 
@@ -52,6 +54,10 @@ pub(crate) struct Bench {
     /// Threads of each side; all processors if not given.
     #[arg(long)]
     threads: Option<usize>,
+    /// A file of records under `target/bench`: what it holds is not measured again, so that a table can
+    /// be made in several sittings.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Networks of a few layers, to try the machinery; the numbers mean nothing.
     #[arg(long)]
     smoke: bool,
@@ -64,6 +70,8 @@ struct Setup {
     program: PathBuf,
     folder: PathBuf,
     threads: usize,
+    earlier: Earlier,
+    commit: Option<String>,
 }
 
 impl Bench {
@@ -81,13 +89,17 @@ impl Bench {
         let folder = Metadata::of_members()?.target_directory.join("bench");
         create_folder(&folder)?;
         let records = folder.join(format!("{}.jsonl", seconds_since_1970()));
+        let threads = self.threads.unwrap_or_else(all_threads);
+        let machine = Machine::of_this(threads);
+        let earlier = self.resume.as_deref().map(Earlier::read).transpose()?;
         let setup = Setup {
             program: build()?,
             folder,
-            threads: self.threads.unwrap_or_else(all_threads),
+            threads,
+            earlier: earlier.unwrap_or_default(),
+            commit: commit(),
         };
         let (rows, complaints) = self.measure_all(&chosen, &setup, &records)?;
-        let machine = Machine::of_this(setup.threads);
         let groups = Group::ALL.map(|group| (group, self.section(&rows, group, &machine)));
         for section in groups.iter().filter_map(|(_, section)| section.as_ref()) {
             println!("\n{section}");
@@ -169,8 +181,9 @@ impl Bench {
                 eprintln!("{} in {dtype}", workload.name);
                 match self.measure(workload, dtype, setup) {
                     Ok(row) => {
-                        for record in row.records() {
-                            writeln!(log, "{record}").map_err(file)?;
+                        for record in records::of_row(&row) {
+                            let line = serde_json::to_string(&record).map_err(io::Error::from);
+                            writeln!(log, "{}", line.map_err(file)?).map_err(file)?;
                         }
                         rows.push(row);
                     }
@@ -190,6 +203,11 @@ impl Bench {
         dtype: &'static str,
         setup: &Setup,
     ) -> Result<Row, Failure> {
+        let peer = self.peers.is_some();
+        if let Some(row) = setup.earlier.row(workload, dtype, self.passes, peer) {
+            eprintln!("  measured before");
+            return Ok(row);
+        }
         let ours = |name| self.command(&setup.program, None, name, dtype, setup);
         let mut commands = vec![ours(workload.name)];
         match (workload.beside, &self.peers) {
@@ -230,6 +248,7 @@ impl Bench {
             dtype,
             ours: sides.next(),
             beside: sides.next(),
+            commit: setup.commit.clone(),
         })
     }
 
@@ -308,6 +327,14 @@ fn create_folder(folder: &Path) -> Outcome {
         path: folder.to_path_buf(),
         source,
     })
+}
+
+/// Sources without a repository have no commit.
+fn commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "--short", "HEAD"])
+        .current_dir(root());
+    output_of(&mut git).ok().map(|text| text.trim().to_owned())
 }
 
 fn all_threads() -> usize {

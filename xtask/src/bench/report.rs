@@ -4,12 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
 use super::child::Ready;
 use super::workloads::{Beside, Group, Workload};
 use crate::failure::{Failure, Outcome};
-use crate::workspace::{output_of, root};
 
 impl Group {
     /// The lines before and after its tables in the document.
@@ -65,34 +62,11 @@ pub(super) struct Row {
     pub(super) ours: Option<Side>,
     /// What ran beside it: PyTorch, or this program without what the workload is about.
     pub(super) beside: Option<Side>,
+    /// What this program was built from, where Git tells.
+    pub(super) commit: Option<String>,
 }
 
 impl Row {
-    /// All that is known, one JSON object per process.
-    pub(super) fn records(&self) -> Vec<Value> {
-        let record = |(name, side): (&str, &Side)| {
-            json!({
-                "workload": name,
-                "dtype": self.dtype,
-                "about": side.ready.about,
-                "parameters": side.ready.parameters,
-                "amount": side.ready.amount,
-                "losses": side.ready.losses,
-                "seconds": side.seconds,
-                "resident_bytes": [side.ready.resident, side.resident_bytes],
-                "peak_bytes": side.peak_bytes,
-            })
-        };
-        let name = self.workload.name;
-        let other = match self.workload.beside {
-            Beside::Without(other) => other,
-            Beside::PyTorch | Beside::Itself => name,
-        };
-        let ours = self.ours.as_ref().map(|side| (name, side));
-        let beside = self.beside.as_ref().map(|side| (other, side));
-        ours.into_iter().chain(beside).map(record).collect()
-    }
-
     /// How many times as fast as the other side this program is.
     fn ratio(&self) -> Option<f64> {
         Some(self.beside.as_ref()?.per_amount() / self.ours.as_ref()?.per_amount())
@@ -151,21 +125,15 @@ fn show_ratio(ratio: Option<f64>) -> String {
 pub(super) struct Machine {
     processor: String,
     threads: usize,
-    commit: Option<String>,
 }
 
 impl Machine {
     /// The machine that this runs on.
     pub(super) fn of_this(threads: usize) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let mut git = std::process::Command::new("git");
-        git.args(["rev-parse", "--short", "HEAD"])
-            .current_dir(root());
         Self {
             processor: processor(&cpuinfo),
             threads,
-            // Sources without a repository have no commit.
-            commit: output_of(&mut git).ok().map(|text| text.trim().to_owned()),
         }
     }
 }
@@ -229,13 +197,19 @@ pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
 /// Which program on which machine, and beside what.
 fn introduction(rows: &[&Row], peers: &[&Row], machine: &Machine, passes: u32) -> String {
     let ours = rows.iter().find_map(|row| row.ours.as_ref());
+    let mut commits: Vec<&str> = Vec::new();
+    for commit in rows.iter().filter_map(|row| row.commit.as_deref()) {
+        if !commits.contains(&commit) {
+            commits.push(commit);
+        }
+    }
+    let commits = match commits.as_slice() {
+        [] => String::new(),
+        some => format!(" ({})", some.join(", ")),
+    };
     let mut text = format!(
-        "{}{} on {}, {} threads; medians of {passes} passes.",
+        "{}{commits} on {}, {} threads; medians of {passes} passes.",
         ours.map_or("opabinia", |side| &side.ready.about),
-        machine
-            .commit
-            .as_ref()
-            .map_or_else(String::new, |commit| format!(" ({commit})")),
         machine.processor,
         machine.threads,
     );
@@ -306,6 +280,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
 mod tests {
     use super::super::workloads::WORKLOADS;
     use super::*;
+    use crate::workspace::root;
 
     fn side(seconds: &[f64], about: &str) -> Side {
         Side {
@@ -329,6 +304,7 @@ mod tests {
             dtype: "f32",
             ours: Some(ours),
             beside,
+            commit: Some("abc".into()),
         }
     }
 
@@ -336,7 +312,6 @@ mod tests {
         let machine = Machine {
             processor: "P".into(),
             threads: 2,
-            commit: Some("abc".into()),
         };
         section(&[row], &machine, 3)
     }
@@ -368,7 +343,6 @@ mod tests {
     #[test]
     fn without_a_peer_the_table_says_so() {
         let row = row("encoder/clip", side(&[2.0], "opabinia 1"), None);
-        assert_eq!(row.records().len(), 1);
         let text = said(&row);
         assert!(text.contains("| 2.000 s | – | – | 2.5 GB | – |"), "{text}");
         assert!(text.contains("Measured without PyTorch"));
@@ -387,12 +361,19 @@ mod tests {
         let figures = "| 0.50 tokens/s | 1.00 tokens/s | 0.50 | 2.5 GB | 5.0 GB | 0.50 |";
         assert!(text.contains(figures), "{text}");
         assert!(!text.contains("PyTorch"), "{text}");
-        let names: Vec<Value> = row
-            .records()
-            .into_iter()
-            .map(|r| r["workload"].clone())
-            .collect();
-        assert_eq!(names, ["training/checkpointing", "training/decoder"]);
+    }
+
+    #[test]
+    fn a_table_of_several_sittings_names_all_commits() {
+        let mut later = row("encoder/siglip", side(&[2.0], "opabinia 1"), None);
+        later.commit = Some("def".into());
+        let first = row("encoder/clip", side(&[2.0], "opabinia 1"), None);
+        let machine = Machine {
+            processor: "P".into(),
+            threads: 2,
+        };
+        let text = section(&[&first, &first, &later], &machine, 3);
+        assert!(text.starts_with("opabinia 1 (abc, def) on P"), "{text}");
     }
 
     #[test]

@@ -222,7 +222,7 @@ pub(super) fn described(
 fn is_said(task: Task, truth: &Truth, measured: bool) -> bool {
     match task {
         // Said only by thirds of the picture, unless it is measured.
-        Task::Spatial | Task::Depth => measured,
+        Task::Spatial | Task::Depth | Task::Place => measured,
         // Needs places in space.
         Task::Distance => false,
         // Said in some captions only.

@@ -81,6 +81,9 @@ pub enum Task {
     Depth,
     /// Which is closer to a third object?
     Distance,
+    /// Where is it, in numbers? It teaches what the three before it compare, and is asked in training
+    /// alone: nobody should be marked down for a tenth of a picture.
+    Place,
     /// What word is it?
     Word,
     /// Is it this word? Yes or no.
@@ -133,7 +136,7 @@ pub enum Task {
 
 impl Task {
     /// All tasks, in the order of tables.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Presence,
         Self::Colour,
         Self::Shape,
@@ -168,6 +171,7 @@ impl Task {
         Self::Spatial,
         Self::Depth,
         Self::Distance,
+        Self::Place,
     ];
 
     /// As it is written in files.
@@ -183,6 +187,7 @@ impl Task {
             Self::Spatial => "spatial",
             Self::Depth => "depth",
             Self::Distance => "distance",
+            Self::Place => "place",
             Self::Word => "word",
             Self::WordCheck => "word_check",
             Self::Letter => "letter",
@@ -219,7 +224,9 @@ impl Task {
             | Self::Size
             | Self::Material
             | Self::Check => Group::General,
-            Self::Count | Self::Spatial | Self::Depth | Self::Distance => Group::VisionCentric,
+            Self::Count | Self::Spatial | Self::Depth | Self::Distance | Self::Place => {
+                Group::VisionCentric
+            }
             Self::Knowledge => Group::Knowledge,
             _ => Group::ChartOcr,
         }
@@ -256,6 +263,7 @@ impl Task {
                 (Self::Spatial, 6),
                 (Self::Depth, 6),
                 (Self::Distance, 6),
+                (Self::Place, 6),
             ],
             Truth::Document(Document::Word { .. }) => {
                 &[(Self::Word, 4), (Self::WordCheck, 1), (Self::Letter, 1)]
@@ -361,7 +369,9 @@ pub fn ask(task: Task, truth: &Truth, random: &mut ChaCha8Rng) -> Option<Questio
     match truth {
         Truth::Scene(scene) => match task {
             Task::Count => counting::ask(scene, random),
-            Task::Spatial | Task::Depth | Task::Distance => spatial::ask(task, scene, random),
+            Task::Spatial | Task::Depth | Task::Distance | Task::Place => {
+                spatial::ask(task, scene, random)
+            }
             _ => scene::ask(task, scene, random),
         },
         Truth::Document(document) => document::ask(task, document, random),
@@ -369,10 +379,11 @@ pub fn ask(task: Task, truth: &Truth, random: &mut ChaCha8Rng) -> Option<Questio
     }
 }
 
-/// One question of each task that the picture allows.
+/// One question of each task that the picture allows and that is fair to score.
 pub fn one_of_each(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<Question> {
     Task::of(truth)
         .iter()
+        .filter(|(task, _)| *task != Task::Place)
         .filter_map(|&(task, _)| ask(task, truth, random))
         .collect()
 }

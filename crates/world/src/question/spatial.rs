@@ -1,8 +1,8 @@
 //! Where things are: in the picture, before the camera, and from one another.
 //!
-//! The three tasks, and the ways of asking, are those of CV-Bench (Cambrian-1, section 3.2). Every
+//! Three tasks, and the ways of asking, are those of CV-Bench (Cambrian-1, section 3.2). Every
 //! comparison has a margin, so that nobody has to guess: [`PICTURE_MARGIN`], [`DEPTH_MARGIN`],
-//! [`DISTANCE_RATIO`].
+//! [`DISTANCE_RATIO`]. The fourth asks for the numbers that the others compare.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::refer::{Description, single_out};
 use super::wording::{capital, phrase, yes_no};
 use super::{Question, Task};
+use crate::caption::place_in_numbers;
 use crate::truth::{Box2d, Object, Scene};
 
 /// Least distance of box centres along an axis, as a share of the picture's side.
@@ -27,6 +28,7 @@ pub(super) fn ask(task: Task, scene: &Scene, random: &mut ChaCha8Rng) -> Option<
         Task::Spatial => spatial(scene, random),
         Task::Depth => depth(scene, random),
         Task::Distance => distance(scene, random),
+        Task::Place => place(scene, random),
         _ => None,
     }
 }
@@ -308,6 +310,24 @@ fn distance(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
             .one_of(2)
             .offering([name_a.singular(), name_b.singular()]),
     )
+}
+
+fn place(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
+    let mut objects: Vec<&Object> = scene.objects.iter().collect();
+    objects.shuffle(random);
+    let (object, name) = objects
+        .into_iter()
+        .find_map(|object| Some((object, single_out(scene, object, None, random)?)))?;
+    let templates = [
+        "Where is {a}? Say across, down and order.",
+        "Give the place of {a} in numbers.",
+        "At which coordinates is {a}?",
+        "Measure {a}.",
+    ];
+    let text = phrase(&templates, &[("a", name.the())], random);
+    let place = place_in_numbers(scene, object);
+    let sentence = format!("{} is at {place}.", capital(&name.the()));
+    Some(Question::new(Task::Place, text, place, sentence))
 }
 
 fn centre(box2d: &Box2d) -> (f64, f64) {

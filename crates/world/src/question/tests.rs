@@ -135,6 +135,26 @@ fn places_are_asked_of_what_can_be_named() {
     }
 }
 
+/// The cube's box is in the right half; it is as far away as the ball, so both are second.
+#[test]
+fn places_are_tenths_and_order() {
+    let pair = scene(vec![
+        object(Shape::Ball, Colour::Red, -1.0),
+        object(Shape::Cube, Colour::Blue, 1.0),
+    ]);
+    for question in all(Task::Place, &pair) {
+        let seen = &pair.objects
+            [usize::from(question.text.contains("cube") || question.text.contains("blue"))];
+        let across = (seen.box2d.left + seen.box2d.right) / 2.0 / f64::from(pair.width);
+        let wanted = format!("({}, ", (across * 10.0).floor());
+        assert!(question.answer.starts_with(&wanted), "{question:?}");
+        assert!(question.answer.ends_with(", 2)"), "{question:?}");
+    }
+    let truth = Truth::Scene(pair);
+    let scored = one_of_each(&truth, &mut random());
+    assert!(scored.iter().all(|question| question.task != Task::Place));
+}
+
 /// Boxes 10 pixels apart in a picture of 256 are less than 8 % apart.
 #[test]
 fn what_is_nearly_level_is_not_compared() {

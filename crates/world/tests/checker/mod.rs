@@ -199,6 +199,15 @@ fn scene_answer(scene: &Scene, question: &Question) -> Result<String, String> {
             }
             option_for(scene, question, if asks_far(text) { far } else { near })?
         }
+        Task::Place => {
+            let a = one(0)?;
+            let tenth = |low: f64, high: f64, side: u32| (low + high) * 5.0 / f64::from(side);
+            let across = tenth(a.box2d.left, a.box2d.right, scene.width) as u32;
+            let down = tenth(a.box2d.top, a.box2d.bottom, scene.height) as u32;
+            let behind = scene.objects.iter().filter(|other| other.depth > a.depth);
+            let order = scene.objects.len() - behind.count();
+            format!("({}, {}, {order})", across.min(9), down.min(9))
+        }
         other => return Err(format!("{other:?} about a scene")),
     })
 }
