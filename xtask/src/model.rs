@@ -15,20 +15,71 @@ use crate::failure::{Failure, Outcome};
 
 /// Where the shipped model lies.
 const SHIPPED: &str = "models/small";
-/// The world that it lives in, and what it shows.
-const WORLD: &str = "data/world";
-const WORLD_MIX: &str = "scene=10,close_up=3,word=4,lines=1,labels=1,table=1,bar=3,line=1,pie=1";
-/// What encoders begin with, and how many pictures of it there are for one of the world.
-const CLOSE: &str = "data/close";
-const CLOSE_MIX: &str = "close_up=3,word=1";
-const CLOSE_SHARE: f64 = 0.4;
+/// A world that has to be made before the recipes run.
+struct World {
+    folder: &'static str,
+    seed: &'static str,
+    /// Pictures for one of those that were asked for.
+    share: f64,
+    /// Samples of text for one picture.
+    texts: f64,
+    options: &'static [&'static str],
+}
+
+/// The world that the model lives in; one of few things, to begin with; and close-ups, from which the
+/// first encoders learn.
+const WORLDS: [World; 3] = [
+    World {
+        folder: "data/world",
+        seed: "22",
+        share: 1.0,
+        texts: 0.4,
+        options: &[
+            "--mix",
+            "scene=12,close_up=1,word=3,lines=1,labels=1,table=1,bar=3,line=1,pie=1",
+            "--turns",
+            "4",
+            "--sentences",
+            "0.15",
+            "--letters",
+            "0.1",
+            "--labels",
+        ],
+    },
+    World {
+        folder: "data/few",
+        seed: "21",
+        share: 0.4,
+        texts: 1.0 / 6.0,
+        options: &[
+            "--mix",
+            "scene=6,close_up=1",
+            "--objects",
+            "3",
+            "--turns",
+            "3",
+            "--sentences",
+            "0.2",
+            "--letters",
+            "0",
+        ],
+    },
+    World {
+        folder: "data/close",
+        seed: "2",
+        share: 0.4,
+        texts: 0.2,
+        options: &["--mix", "close_up=3,word=1"],
+    },
+];
 /// Its recipes in the order in which they build on each other.
-const STAGES: [&str; 6] = [
+const STAGES: [&str; 7] = [
     "decoder",
     "language-encoder",
     "self-supervised-encoder",
     "conv-encoder",
     "align",
+    "instruct-few",
     "instruct",
 ];
 /// Of so many lines of a run's log one is kept beside the model.
@@ -67,26 +118,9 @@ impl Model {
         let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
         let program = target.map_or_else(|| program.to_path_buf(), |t| t.join("release/opabinia"));
         let program = program.display().to_string();
-        let labels = ["--labels"];
-        make_world(
-            &program,
-            WORLD,
-            WORLD_MIX,
-            "1",
-            self.pictures,
-            self.test,
-            &labels,
-        )?;
-        let few = |pictures: usize| (pictures as f64 * CLOSE_SHARE).ceil() as usize;
-        make_world(
-            &program,
-            CLOSE,
-            CLOSE_MIX,
-            "2",
-            few(self.pictures),
-            few(self.test),
-            &[],
-        )?;
+        for world in &WORLDS {
+            make_world(&program, world, self.pictures, self.test)?;
+        }
         for stage in STAGES {
             let recipe = format!("recipes/small/{stage}.toml");
             let mut arguments = vec!["train", &recipe, "--device", &self.device];
@@ -95,7 +129,7 @@ impl Model {
             }
             command(&program, &arguments)?;
         }
-        let questions = format!("{WORLD}/test/questions.jsonl");
+        let questions = format!("{}/test/questions.jsonl", WORLDS[0].folder);
         let model = "runs/small/instruct/model";
         let scores = "runs/small/scores.md";
         command(
@@ -105,9 +139,11 @@ impl Model {
         if !self.no_install {
             install(Path::new(model), Path::new(scores))?;
             let curves = format!("{SHIPPED}/curves.svg");
-            let runs = ["runs/small/align", "runs/small/instruct"];
-            let compare = ["train", "compare", runs[0], runs[1], "--axis", "samples"];
-            command(&program, &[&compare[..], &["--out", &curves]].concat())?;
+            let runs = ["align", "instruct-few", "instruct"].map(|run| format!("runs/small/{run}"));
+            let mut compare = vec!["train", "compare"];
+            compare.extend(runs.iter().map(String::as_str));
+            compare.extend(["--axis", "samples", "--out", &curves]);
+            command(&program, &compare)?;
         }
         let minutes = start.elapsed().as_secs() / 60;
         println!("done in {} h {:02} min", minutes / 60, minutes % 60);
@@ -115,21 +151,21 @@ impl Model {
     }
 }
 
-fn make_world(
-    program: &str,
-    folder: &str,
-    mix: &str,
-    seed: &str,
-    pictures: usize,
-    test: usize,
-    more: &[&str],
-) -> Outcome {
-    let (pictures, test) = (pictures.to_string(), test.to_string());
-    let sizes = ["--pictures", &pictures, "--test", &test, "--seed", seed];
-    let rest = ["--mix", mix, "--no-annotations"];
+fn make_world(program: &str, world: &World, pictures: usize, test: usize) -> Outcome {
+    let count = |of: usize, share: f64| ((of as f64 * share).ceil() as usize).to_string();
+    let texts = count(pictures, world.share * world.texts);
+    let (pictures, test) = (count(pictures, world.share), count(test, world.share));
+    let sizes = ["--pictures", &pictures, "--test", &test, "--texts", &texts];
+    let rest = ["--seed", world.seed, "--no-annotations"];
     command(
         program,
-        &[&["world", "make", folder][..], &sizes, &rest, more].concat(),
+        &[
+            &["world", "make", world.folder][..],
+            &sizes,
+            &rest,
+            world.options,
+        ]
+        .concat(),
     )
 }
 

@@ -5,6 +5,7 @@
 //! DIR/train/images/00/000000.png …
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
+//! DIR/train/apart.jsonl         its short questions, each as a conversation of its own
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
 //! DIR/train/labels/             what is in each cell of each picture, for dense supervision
@@ -315,6 +316,7 @@ impl Maker<'_> {
 struct Files {
     instruct: Lines,
     align: Lines,
+    apart: Option<Lines>,
     text: Option<Lines>,
     questions: Option<Lines>,
 }
@@ -326,6 +328,7 @@ impl Files {
         Ok(Self {
             instruct: lines("instruct.jsonl")?,
             align: lines("align.jsonl")?,
+            apart: only(Split::Train, "apart.jsonl")?,
             text: only(Split::Train, "text.jsonl")?,
             questions: only(Split::Test, "questions.jsonl")?,
         })
@@ -336,6 +339,11 @@ impl Files {
             self.instruct.push(&line(sample)?)?;
         }
         self.align.push(&line(&page.align)?)?;
+        if let Some(file) = &mut self.apart {
+            for sample in &page.apart {
+                file.push(&line(sample)?)?;
+            }
+        }
         if let (Some(file), Some(sample)) = (&mut self.text, &page.described) {
             file.push(&line(sample)?)?;
         }
@@ -351,6 +359,7 @@ impl Files {
         let named = [
             ("instruct", Some(self.instruct)),
             ("align", Some(self.align)),
+            ("apart", self.apart),
             ("text", self.text),
             ("questions", self.questions),
         ];

@@ -75,6 +75,8 @@ pub(super) struct Page {
     pub align: Sample,
     /// A conversation; there is nothing to ask about some pictures.
     pub instruct: Option<Sample>,
+    /// The short questions of `instruct`, each as a conversation of its own; training pictures only.
+    pub apart: Vec<Sample>,
     /// The same as `instruct`, with words in place of the picture.
     pub described: Option<Sample>,
     /// The questions of `instruct`.
@@ -129,10 +131,14 @@ pub(super) fn page(
         picture: &picture,
         options,
     };
-    let (asked, instruct) = about.instruct();
-    let (described, benchmark) = match split {
-        Split::Train => (about.described(index), Vec::new()),
-        Split::Test => (None, about.benchmark(index)),
+    let (asked, form, instruct) = about.instruct();
+    let (apart, described, benchmark) = match split {
+        Split::Train => (
+            about.apart(&asked, form),
+            about.described(index),
+            Vec::new(),
+        ),
+        Split::Test => (Vec::new(), None, about.benchmark(index)),
     };
     Page {
         align: about.align(),
@@ -141,6 +147,7 @@ pub(super) fn page(
         identity,
         redrawn,
         instruct,
+        apart,
         described,
         asked,
         benchmark,
@@ -219,7 +226,7 @@ impl About<'_> {
     }
 
     /// A conversation about the picture; some ask for a fact or for a caption in between.
-    fn instruct(&self) -> (Vec<Question>, Option<Sample>) {
+    fn instruct(&self) -> (Vec<Question>, Form, Option<Sample>) {
         let random = &mut self.stream("conversation");
         let turns = self.options.turns;
         let fact = random.random_bool(FACT_SHARE);
@@ -230,7 +237,8 @@ impl About<'_> {
             asked.extend(knowledge::ask(random));
         }
         asked.shuffle(random);
-        let mut said = exchanges(&asked, self.options.forms.draw(random));
+        let form = self.options.forms.draw(random);
+        let mut said = exchanges(&asked, form);
         if caption {
             let place = if random.random_bool(0.5) {
                 0
@@ -240,7 +248,21 @@ impl About<'_> {
             said.insert(place, self.caption(random));
         }
         let sample = (!said.is_empty()).then(|| self.sample(self.id.clone(), said));
-        (asked, sample)
+        (asked, form, sample)
+    }
+
+    /// The questions of a conversation for short answers one by one. What was asked before distracts a
+    /// decoder that has yet to find out where to look, and long answers outweigh short ones: places
+    /// in numbers are left out.
+    fn apart(&self, asked: &[Question], form: Form) -> Vec<Sample> {
+        let short = asked
+            .iter()
+            .filter(|question| form == Form::Short && question.task != Task::Place);
+        let alone = short.enumerate().map(|(number, question)| {
+            let id = format!("{}-{number}", self.id);
+            self.sample(id, vec![exchange(question, Form::Short)])
+        });
+        alone.collect()
     }
 
     /// What a training picture shows in words, and questions, without the picture.
