@@ -205,7 +205,7 @@ mod tests {
             for layer in [gate_proj, up_proj, down_proj] {
                 shorten(layer, dtype);
             }
-            check(&mlp, &gated, 8195, &format!("{dtype:?}"));
+            check(&mlp, &gated, 16_387, &format!("{dtype:?}"));
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let device = Device::flex();
         let mlp = Mlp::new(4, 512, 3, Activation::Relu, &device);
         let of = |mlp: &Mlp, x: &Tensor<2>| parts(x, [&mlp.fc1, &mlp.fc2], 512);
-        let x = random(1 << 13, 4);
+        let x = random(1 << 14, 4);
         assert_eq!(of(&mlp, &x), 2);
         let reduced = crate::compute::with(crate::ComputeType::Bf16, || of(&mlp, &x));
         assert_eq!(reduced, 1);
@@ -239,10 +239,10 @@ mod tests {
     #[test]
     fn a_divided_batch_keeps_its_shape() {
         let mlp = Mlp::new(3, 512, 5, Activation::Relu, &Device::flex());
-        let x = random(2 * 4098, 3);
+        let x = random(2 * 8194, 3);
         let rows = bits(mlp.forward(x.clone()));
-        let y = mlp.forward(x.reshape([2, 1, 4098, 3]));
-        assert_eq!(y.dims(), [2, 1, 4098, 5]);
-        assert_eq!(bits(y.reshape([2 * 4098, 5])), rows);
+        let y = mlp.forward(x.reshape([2, 1, 8194, 3]));
+        assert_eq!(y.dims(), [2, 1, 8194, 5]);
+        assert_eq!(bits(y.reshape([2 * 8194, 5])), rows);
     }
 }

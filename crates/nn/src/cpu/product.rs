@@ -25,7 +25,7 @@ const MANY_ROWS: usize = 1024;
 pub(crate) const ENOUGH_PACKED: usize = 1024;
 /// The same where the weight is turned around and widened in every product. All of so many rows take
 /// the same way, and `gemm` divides `k` without a look at them.
-pub(crate) const ENOUGH_STORED: usize = 4096;
+pub(crate) const ENOUGH_STORED: usize = 8192;
 const _: () = assert!(ENOUGH_PACKED > FEW_ROWS && ENOUGH_STORED >= MANY_ROWS);
 
 /// Weights that are widened to f32 at a time for a product with that many rows.
