@@ -132,6 +132,23 @@ impl Linear {
         self.base(x, Some(act))
     }
 
+    /// From how many rows on more of them make a row no cheaper. A row's result is then the same to
+    /// the last bit, whatever their number; `None` where that is not so: with gradients, on other
+    /// devices, in a shorter [`ComputeType`](crate::ComputeType), and with an adapter.
+    pub(crate) fn enough_rows<const D: usize>(&self, x: &Tensor<D>) -> Option<usize> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let plain = cpu::is_plain_f32(x) && bias.as_ref().is_none_or(cpu::is_plain_f32);
+        if self.lora.is_some() || !plain {
+            return None;
+        }
+        if self.packed.get().is_some() {
+            return Some(cpu::ENOUGH_PACKED);
+        }
+        let weight = self.weight.val();
+        let takes = cpu::linear_applies(x, &weight, bias.as_ref());
+        (takes && compute::reduced(x, &weight).is_none()).then_some(cpu::ENOUGH_STORED)
+    }
+
     /// The layer without its adapter.
     fn base<const D: usize>(&self, x: Tensor<D>, act: Option<Activation>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::dtype::{Dtype, FloatDtype, checked_count, convert};
 use crate::error::WeightsError;
+use crate::gguf::{self, Blocks};
 use crate::mapped::MappedFile;
 use crate::pytorch_file::{self, Pickled};
 use crate::safetensors_file;
@@ -76,6 +77,8 @@ pub(crate) enum Storage {
     },
     /// A storage of a PyTorch file, read when asked for.
     Pickled(Pickled),
+    /// A tensor of a GGUF file that is not stored as it is used.
+    Blocks(Blocks),
 }
 
 /// What one file or a set of shards holds.
@@ -85,7 +88,7 @@ pub(crate) struct Contents {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: a weights file (`.safetensors`, `.bin`, `.pt`, `.pth`), an index
+    /// Opens a checkpoint: a weights file (`.safetensors`, `.bin`, `.pt`, `.pth`, `.gguf`), an index
     /// (`*.index.json`), or a folder that holds one of these.
     ///
     /// # Errors
@@ -134,7 +137,7 @@ impl Checkpoint {
         self.entries.get(key).map(Entry::info)
     }
 
-    /// The `__metadata__` of safetensors files; empty for PyTorch files.
+    /// The `__metadata__` of safetensors files, the numbers and texts of a GGUF file; empty for PyTorch files.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -218,7 +221,14 @@ impl Checkpoint {
                 })?;
                 Ok(bytes.into())
             }
+            Storage::Blocks(_) => Err(missing()),
         }
+    }
+
+    /// Whether it is a GGUF file.
+    #[must_use]
+    pub fn is_gguf(&self) -> bool {
+        self.metadata.contains_key(gguf::ARCHITECTURE)
     }
 
     /// Takes the pages of a tensor, or of some rows of it, out of this process.
@@ -280,7 +290,17 @@ impl Entry {
         match &self.storage {
             Storage::Mapped { range, .. } => range.len(),
             Storage::Pickled(pickled) => pickled.bytes(),
+            Storage::Blocks(blocks) => blocks.bytes(),
         }
+    }
+
+    /// Size of some values of that tensor as they are loaded without being asked for another type.
+    pub(crate) fn bytes_of(&self, values: u64) -> Option<u64> {
+        if let (Storage::Blocks(_), Some(size)) = (&self.storage, self.dtype.size()) {
+            return values.checked_mul(size as u64);
+        }
+        let all = self.shape.iter().map(|n| *n as u64).product::<u64>();
+        (self.bytes() as u64).checked_div(all)?.checked_mul(values)
     }
 
     /// Reads the tensor or some rows of it; `key` names it in errors.
@@ -290,11 +310,15 @@ impl Entry {
         rows: Option<Range<usize>>,
         target: Option<FloatDtype>,
     ) -> Result<TensorData, WeightsError> {
-        let (part, shape) = self.locate(rows).ok_or_else(|| WeightsError::Rows {
+        let no_such_rows = || WeightsError::Rows {
             key: key.to_owned(),
             file: self.file.to_path_buf(),
             shape: self.shape.clone(),
-        })?;
+        };
+        if let Storage::Blocks(blocks) = &self.storage {
+            return self.expand(blocks, rows, target).ok_or_else(no_such_rows);
+        }
+        let (part, shape) = self.locate(rows).ok_or_else(no_such_rows)?;
         let unsupported = || WeightsError::Dtype {
             key: key.to_owned(),
             file: self.file.to_path_buf(),
@@ -314,7 +338,29 @@ impl Entry {
                 self.take_read(bytes, part, shape, target)
                     .ok_or_else(unsupported)
             }
+            Storage::Blocks(_) => Err(unsupported()),
         }
+    }
+
+    /// Makes the values of some rows; `None` if there are fewer.
+    fn expand(
+        &self,
+        blocks: &Blocks,
+        rows: Option<Range<usize>>,
+        target: Option<FloatDtype>,
+    ) -> Option<TensorData> {
+        let stored = match self.dtype {
+            Dtype::F32 => FloatDtype::F32,
+            Dtype::Bf16 => FloatDtype::Bf16,
+            _ => FloatDtype::F16,
+        };
+        let (count, rest) = match self.shape.split_first() {
+            Some((count, rest)) => (*count, rest),
+            None => (1, self.shape.as_slice()),
+        };
+        let rows = rows.unwrap_or(0..count);
+        let shape = std::iter::once(rows.len()).chain(rest.iter().copied());
+        blocks.read(rows, shape.collect(), target.unwrap_or(stored))
     }
 
     /// The byte range within the tensor, and the shape, of some of its rows. `None` if it has
@@ -445,6 +491,7 @@ fn weights_files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
 enum Format {
     Safetensors,
     Pytorch,
+    Gguf,
 }
 
 impl Format {
@@ -452,6 +499,7 @@ impl Format {
         match path.extension()?.to_str()? {
             "safetensors" => Some(Self::Safetensors),
             "bin" | "pt" | "pth" => Some(Self::Pytorch),
+            "gguf" => Some(Self::Gguf),
             _ => None,
         }
     }
@@ -467,6 +515,7 @@ fn open_file(path: &Path) -> Result<Contents, WeightsError> {
     match Format::of(path) {
         Some(Format::Safetensors) => safetensors_file::open(path),
         Some(Format::Pytorch) => pytorch_file::open(path),
+        Some(Format::Gguf) => gguf::open(path),
         None => Err(WeightsError::UnknownFormat {
             path: path.to_path_buf(),
         }),

@@ -331,10 +331,10 @@ fn in_blocks<T: Send>(
 }
 
 /// Reads little-endian elements as `f32`, as many as the second slice holds.
-type Widen = fn(&[u8], &mut [f32]);
+pub(crate) type Widen = fn(&[u8], &mut [f32]);
 
 /// The kernel for elements of type `from`; `None` if they are not floats.
-fn widening(from: Dtype) -> Option<Widen> {
+pub(crate) fn widening(from: Dtype) -> Option<Widen> {
     Some(match from {
         Dtype::F64 => f64_to_f32,
         Dtype::F32 => f32_to_f32,
@@ -375,7 +375,7 @@ fn bf16_to_f32(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// A 16-bit float that a slice of `f32` can be rounded to.
-trait Half: Copy {
+pub(crate) trait Half: Copy {
     fn round(source: &[f32], out: &mut [Self]);
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::dtype::Dtype;
+use crate::gguf::GgufError;
 
 /// How many entries of a long list are printed.
 pub(crate) const SHOWN: usize = 10;
@@ -43,7 +44,7 @@ pub enum WeightsError {
     },
     /// A file of no known kind.
     #[error(
-        "{} is not a weights file: expected .safetensors, .bin, .pt, .pth or an .index.json",
+        "{} is not a weights file: expected .safetensors, .bin, .pt, .pth, .gguf or an .index.json",
         path.display()
     )]
     UnknownFormat {
@@ -79,6 +80,14 @@ pub enum WeightsError {
         path: PathBuf,
         /// What the parser found.
         source: Box<pytorch_reader::PytorchError>,
+    },
+    /// A GGUF file that cannot be used.
+    #[error("cannot use the GGUF file {}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
     },
     /// A broken index.
     #[error("{} is not a valid index of shards", path.display())]

@@ -37,7 +37,8 @@ impl Checkpoint {
         self.metadata().contains_key(METADATA_KEY)
     }
 
-    /// Bytes that the file has for a parameter of that shape, packed or not; none if it has none.
+    /// Bytes that the file has for a parameter of that shape, packed or not; none if it has none. What
+    /// a GGUF file has quantised counts as expanded, which it is when it is loaded.
     #[must_use]
     pub fn parameter_bytes(&self, at: &FileKey, shape: &[usize]) -> Option<u64> {
         if let [n, k] = *shape
@@ -45,10 +46,8 @@ impl Checkpoint {
         {
             return self.info(&key).map(|info| info.bytes as u64);
         }
-        let info = self.info(&at.key)?;
-        let count = |shape: &[usize]| shape.iter().map(|n| *n as u64).product::<u64>();
-        let per_value = (info.bytes as u64).checked_div(count(&info.shape))?;
-        Some(per_value * count(shape))
+        let entry = self.entries().get(&at.key)?;
+        entry.bytes_of(shape.iter().map(|n| *n as u64).product())
     }
 
     /// Where the packed form of a weight is, if the checkpoint has one.

@@ -23,6 +23,7 @@ pub(crate) mod matrix;
 pub(crate) mod norm;
 mod product;
 pub(crate) mod resample;
+pub(crate) mod rows;
 pub(crate) mod values;
 
 use burn::prelude::*;
@@ -32,6 +33,7 @@ pub use attention::attention;
 pub use elementwise::{activate, activate_gated, rotate};
 pub use norm::rms_norm;
 pub use opabinia_kernels::{FEW_ROWS, Path, PathError};
+pub(crate) use product::{ENOUGH_PACKED, ENOUGH_STORED};
 pub use product::{linear, linear_applies, linear_packed};
 
 /// Whether a device is the CPU without gradients; comparing devices alone ignores gradients.

@@ -19,6 +19,15 @@ use crate::Activation;
 /// Rows from which `gemm` is faster than our kernels, by about a tenth: it spends more on turning the
 /// weight around, and less on each row. Measured on Zen 4; between, ours are, by as much or more.
 const MANY_ROWS: usize = 1024;
+/// Rows from which more of them make a row of a packed product no cheaper: several for every thread,
+/// and a weight of any size is read in a small part of the time. However many, a row's result is the
+/// same to the last bit: each is a sum of its own, in the order of `k`.
+pub(crate) const ENOUGH_PACKED: usize = 1024;
+/// The same where the weight is turned around and widened in every product. All of so many rows take
+/// the same way, and `gemm` divides `k` without a look at them.
+pub(crate) const ENOUGH_STORED: usize = 8192;
+const _: () = assert!(ENOUGH_PACKED > FEW_ROWS && ENOUGH_STORED >= MANY_ROWS);
+
 /// Weights that are widened to f32 at a time for a product with that many rows.
 const WIDENED: usize = 1 << 23;
 /// Values of a weight below which reading it is not worth more than one thread.

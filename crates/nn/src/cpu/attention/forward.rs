@@ -15,12 +15,16 @@ use super::{FEW_QUERIES, Sizes, few};
 const BLOCK: usize = 1 << 16;
 /// Multiply-adds below which tasks are put together.
 const SMALL_TASK: usize = 1 << 16;
+/// Values of the longest vector: a cache line.
+const LANES: usize = 16;
 
 /// The operands of one call.
 pub(super) struct Call<'a> {
-    pub(super) views: [View<'a>; 3],
-    pub(super) hidden: Option<Hidden<'a>>,
-    pub(super) sizes: Sizes,
+    views: [View<'a>; 3],
+    /// The keys once more, turned around, where they are multiplied with several blocks of queries.
+    turned: Option<TurnedKeys>,
+    hidden: Option<Hidden<'a>>,
+    sizes: Sizes,
 }
 
 /// What one task works on.
@@ -28,6 +32,19 @@ struct Place {
     batch: usize,
     head: usize,
     rows: Range<usize>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(views: [View<'a>; 3], hidden: Option<Hidden<'a>>, sizes: Sizes) -> Self {
+        let blocks = sizes.queries.div_ceil(sizes.block(BLOCK));
+        let often = sizes.queries > FEW_QUERIES && blocks * sizes.group > 1;
+        Self {
+            turned: often.then(|| TurnedKeys::new(&views[1], &sizes)),
+            views,
+            hidden,
+            sizes,
+        }
+    }
 }
 
 impl Call<'_> {
@@ -138,9 +155,14 @@ impl Call<'_> {
         let Sizes { group, d, .. } = self.sizes;
         let n = at.rows.len();
         let q_rows = q.from(at.batch, at.head, at.rows.start);
-        let k_rows = k.from(at.batch, at.head / group, 0);
         let left = Matrix::strided(q_rows, n, d, q.step());
-        let right = Matrix::strided(k_rows, reach, d, k.step()).transposed();
+        let right = match &self.turned {
+            Some(turned) => turned.head(at.batch, at.head / group, reach),
+            None => {
+                let k_rows = k.from(at.batch, at.head / group, 0);
+                Matrix::strided(k_rows, reach, d, k.step()).transposed()
+            }
+        };
         let target = Target {
             first: scores.as_mut_ptr(),
             step: reach,
@@ -175,6 +197,59 @@ impl Call<'_> {
         };
         // SAFETY: `n` rows of `d_value` values, `step` apart, as above.
         unsafe { multiply(&left, &right, target, Parallelism::None) };
+    }
+}
+
+/// Keys with the positions side by side, `[b, kv, d, s]`.
+///
+/// `gemm` wants them so: rows of keys it would gather value by value, for every block of queries anew;
+/// of columns it copies whole vectors.
+struct TurnedKeys {
+    values: Vec<f32>,
+    /// Distance of two rows.
+    step: usize,
+    d: usize,
+    heads: usize,
+}
+
+impl TurnedKeys {
+    fn new(keys: &View<'_>, sizes: &Sizes) -> Self {
+        let (d, heads) = (sizes.d, sizes.key_heads());
+        // Whole vectors, and an odd number of cache lines, so that rows share no set of a cache.
+        let step = sizes.keys.next_multiple_of(LANES) | LANES;
+        let mut values = vec![0f32; sizes.batch * heads * d * step];
+        values
+            .par_chunks_mut((d * step).max(1))
+            .enumerate()
+            .for_each(|(i, head)| {
+                let rows = keys.from(i / heads, i % heads, 0);
+                turn(rows, keys.step(), sizes.keys, head, step);
+            });
+        Self {
+            values,
+            step,
+            d,
+            heads,
+        }
+    }
+
+    /// The first `reach` keys of a head, `[d, reach]`.
+    fn head(&self, batch: usize, head: usize, reach: usize) -> Matrix<'_> {
+        let first = (batch * self.heads + head) * self.d * self.step;
+        Matrix::strided(&self.values[first..], self.d, reach, self.step)
+    }
+}
+
+/// Writes `count` rows, `row_step` apart, as columns of `out`, whose rows are `step` apart and are as
+/// wide as a row has values.
+fn turn(rows: &[f32], row_step: usize, count: usize, out: &mut [f32], step: usize) {
+    for first in (0..count).step_by(LANES) {
+        let some = LANES.min(count - first);
+        for (j, out) in out.chunks_exact_mut(step).enumerate() {
+            for (i, out) in out[first..first + some].iter_mut().enumerate() {
+                *out = rows[(first + i) * row_step + j];
+            }
+        }
     }
 }
 
@@ -219,6 +294,92 @@ pub(super) fn hide(
             } else {
                 *score
             };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::prelude::*;
+    use burn::tensor::Distribution;
+
+    use super::super::super::values::{Plain, plain};
+    use super::*;
+
+    fn random(shape: [usize; 4]) -> Plain {
+        plain(Tensor::<4>::random(
+            shape,
+            Distribution::Normal(0.0, 1.0),
+            &Device::flex(),
+        ))
+    }
+
+    #[test]
+    fn keys_are_turned_by_hand() {
+        let (rows, mut out) = ([1.0, 2.0, 9.0, 3.0, 4.0, 9.0, 5.0, 6.0], [0.0; 8]);
+        turn(&rows, 3, 3, &mut out, 4);
+        assert_eq!(out, [1.0, 3.0, 5.0, 0.0, 2.0, 4.0, 6.0, 0.0]);
+    }
+
+    /// Several blocks of queries, grouped heads, earlier keys: turning keys around changes no bit.
+    #[test]
+    fn turned_keys_change_no_bit() {
+        for (causal, queries, keys) in [(false, 300, 300), (true, 270, 411), (true, 40, 1030)] {
+            let (batch, kv, group, d, d_value) = (2, 2, 3, 24, 40);
+            let heads = kv * group;
+            let tensors = [
+                random([batch, heads, queries, d]),
+                random([batch, kv, keys, d]),
+                random([batch, kv, keys, d_value]),
+            ];
+            let sizes = Sizes {
+                batch,
+                heads,
+                group,
+                queries,
+                keys,
+                d,
+                d_value,
+                causal,
+            };
+            let run = |turned: bool| {
+                let views = tensors.each_ref().map(|x| View::new(x).expect("dense"));
+                let mut call = Call::new(views, None, sizes);
+                assert!(call.turned.is_some());
+                if !turned {
+                    call.turned = None;
+                }
+                let mut out = vec![0f32; batch * queries * heads * d_value];
+                call.run(&mut out, None);
+                out
+            };
+            assert!(run(true) == run(false), "{causal}, {queries}, {keys}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_once_is_not_turned() {
+        let sizes = |queries, group| Sizes {
+            batch: 1,
+            heads: group,
+            group,
+            queries,
+            keys: 50,
+            d: 4,
+            d_value: 4,
+            causal: false,
+        };
+        for (queries, group, expected) in [
+            (FEW_QUERIES, 4, false),
+            (40, 1, false),
+            (40, 2, true),
+            (200, 1, true),
+        ] {
+            let tensors = [random([1, group, queries, 4]), random([1, 1, 50, 4])];
+            let [q, k] = tensors.each_ref().map(|x| View::new(x).expect("dense"));
+            let v = View::new(&tensors[1]).expect("dense");
+            let call = Call::new([q, k, v], None, sizes(queries, group));
+            assert_eq!(call.turned.is_some(), expected, "{queries}, {group}");
         }
     }
 }
