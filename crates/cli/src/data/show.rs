@@ -220,7 +220,7 @@ fn page(
          body {{ font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }} \
          pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f5f7; padding: 1rem; }} \
          mark {{ background: #b7ebc6; }} img {{ max-width: 100%; }}</style><h1>{0}</h1><pre>{1}</pre>",
-        escape(&sample.place.to_string()),
+        escape(sample.place.to_string().trim_matches('`')),
         escape(&head(sample)),
     );
     if let Some(picture) = picture {
