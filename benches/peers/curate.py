@@ -1,11 +1,11 @@
 """The selection of a curation, by DuckDB or Polars: the same question in another program.
 
-Reads a pool of JSON lines, keeps the first of samples with the same picture and turns, at most CAP of
-each value of `source` in the order of a hash of the content, and writes the lines that are kept in the
-order of the file. Which samples these are differs from program to program, because the hash does; how many
-are kept of each source must not, and is printed.
+Reads a pool of JSON lines, keeps the first of samples with the same picture and turns, of these so many of
+each value of `source` as cap and quotas of the plan leave, in the order of a hash of the content, and writes the
+lines that are kept in the order of the file. Which samples these are differs from program to program, because
+the hash does; how many are kept of each source must not, and is printed.
 
-    python curate.py duckdb|polars POOL OUT CAP MEMORY_GB THREADS
+    python curate.py duckdb|polars POOL OUT PLAN.json MEMORY_GB THREADS
 """
 
 import json
@@ -14,7 +14,29 @@ import sys
 import time
 
 
-def duckdb_curate(pool, out, cap, memory, threads):
+def largest_remainder(total, weights):
+    """Shares that add up to the total: whole parts, and one more for the largest remainders."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    shares = [int(share) for share in exact]
+    order = sorted((i for i, weight in enumerate(weights) if weight > 0), key=lambda i: -(exact[i] % 1))
+    for i in range(total - sum(shares)):
+        shares[order[i % len(order)]] += 1
+    return shares
+
+
+def limits(counts, plan):
+    """How many of each source are kept: the cap, then the quota of its category in proportion to what sources have."""
+    capped = {source: min(count, plan["cap"]) for source, count in counts.items()}
+    kept = {}
+    for category, quota in zip(plan["categories"], largest_remainder(plan["total"], plan["ratios"])):
+        own = sorted(source for source in capped if plan["category_of"][source] == category)
+        has = [capped[source] for source in own]
+        shares = has if quota >= sum(has) else largest_remainder(quota, has)
+        kept.update((source, min(share, most)) for source, share, most in zip(own, shares, has))
+    return kept
+
+
+def duckdb_curate(pool, out, plan, memory, threads):
     import duckdb
 
     db = duckdb.connect(config={"memory_limit": f"{memory}GB", "threads": threads})
@@ -37,20 +59,24 @@ def duckdb_curate(pool, out, cap, memory, threads):
     )
     db.execute(
         """
-        CREATE TABLE kept AS SELECT pos, source FROM (
-            SELECT pos, source, row_number() OVER (PARTITION BY source ORDER BY content, pos) AS rank
-            FROM (SELECT *, min(pos) OVER (PARTITION BY content) AS first FROM indexed)
-            WHERE pos = first)
-        WHERE rank <= ?
-        """,
-        [cap],
+        CREATE TABLE ranked AS
+        SELECT pos, source, row_number() OVER (PARTITION BY source ORDER BY content, pos) AS rank
+        FROM (SELECT *, min(pos) OVER (PARTITION BY content) AS first FROM indexed)
+        WHERE pos = first
+        """
+    )
+    counts = dict(db.execute("SELECT source, count(*) FROM ranked GROUP BY source").fetchall())
+    db.execute("CREATE TABLE limits (source VARCHAR, most BIGINT)")
+    db.executemany("INSERT INTO limits VALUES (?, ?)", list(limits(counts, plan).items()))
+    db.execute(
+        "CREATE TABLE kept AS SELECT pos, source FROM ranked JOIN limits USING (source) WHERE rank <= most"
     )
     counts = dict(db.execute("SELECT source, count(*) FROM kept GROUP BY source").fetchall())
     kept = db.execute("SELECT pos FROM kept ORDER BY pos").fetchnumpy()["pos"]
     return counts, kept, f"DuckDB {duckdb.__version__}"
 
 
-def polars_curate(pool, out, cap, memory, threads):
+def polars_curate(pool, out, plan, memory, threads):
     import polars as pl
 
     lines = pl.scan_csv(
@@ -66,10 +92,13 @@ def polars_curate(pool, out, cap, memory, threads):
         .filter(pl.col("source").is_not_null())
         .collect(engine="streaming")
     )
+    unique = indexed.filter(pl.col("pos") == pl.col("pos").min().over("content"))
+    most = limits(dict(unique.group_by("source").len().iter_rows()), plan)
+    most = pl.LazyFrame({"source": list(most), "most": list(most.values())})
     kept = (
-        indexed.lazy()
-        .filter(pl.col("pos") == pl.col("pos").min().over("content"))
-        .filter(pl.struct("content", "pos").rank("ordinal").over("source") <= cap)
+        unique.lazy()
+        .join(most, on="source")
+        .filter(pl.struct("content", "pos").rank("ordinal").over("source") <= pl.col("most"))
         .select("pos", "source")
         .sort("pos")
         .collect()
@@ -100,11 +129,13 @@ def peak():
 
 
 def main():
-    name, pool, out, cap, memory, threads = sys.argv[1:]
+    name, pool, out, plan, memory, threads = sys.argv[1:]
+    with open(plan) as file:
+        plan = json.load(file)
     os.environ["POLARS_MAX_THREADS"] = threads
     curate = {"duckdb": duckdb_curate, "polars": polars_curate}[name]
     start = time.perf_counter()
-    counts, kept, about = curate(pool, out, int(cap), int(memory), int(threads))
+    counts, kept, about = curate(pool, out, plan, int(memory), int(threads))
     selected = time.perf_counter() - start
     copy_lines(pool, out, kept)
     seconds = time.perf_counter() - start

@@ -198,8 +198,7 @@ impl Replay {
         let report = match report {
             Err(error @ EngineError::Differs { .. }) => {
                 return Err(Failure::from(error).hint(
-                    "a run that was killed is not finished: run its plan again, and replay it then; pools that \
-                     the plan compares with must be as they were",
+                    "a run that was killed is not finished: run its plan again, and replay it then",
                 ));
             }
             report => report?,

@@ -164,10 +164,67 @@ fn check_names_every_fault() {
     assert_eq!(count("missing_image"), 60);
     assert_eq!(count("bad_image"), 20);
     assert!(run.stdout.contains("pool.jsonl:8`: "), "{}", run.stdout);
+    // Each says where it is, and what to do.
+    for fault in run.stdout.lines() {
+        let advice = [
+            "remove",
+            "mend",
+            "put `<image>`",
+            "put it into",
+            "leave one",
+        ];
+        assert!(
+            fault.contains("pool.jsonl:") && advice.iter().any(|advice| fault.contains(advice)),
+            "{fault}"
+        );
+    }
     run.mentions(&["samples cannot be used; `--max-bad` allows 0", "hint: "]);
     opabinia(&[&arguments[..], &["--max-bad", "50%"]].concat()).ok();
     opabinia(&["data", "check", &pool(), "--decode"]).fails_with(1, &["without `--images`"]);
     opabinia(&["data", "check", "no such file"]).fails_with(1, &["cannot read the samples"]);
+}
+
+/// A question without an answer, and an answer behind what fits.
+#[test]
+fn a_template_says_whether_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text(&folder.path().join("s.jsonl"));
+    let line = |question: &str, answer: &str| {
+        format!(
+            r#"{{"conversations": [{{"from": "human", "value": "{question}"}}, {{"from": "gpt", "value": "{answer}"}}]}}"#
+        )
+    };
+    let long = "many words ".repeat(2000);
+    let lines = [line("Who?", "Me."), line("Who?", " "), line(&long, "Me.")];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let check = |more: &[&str]| {
+        let run = opabinia(&[&["data", "check", &file, "--quiet"][..], more].concat());
+        assert_eq!(run.code, Some(1), "{}", run.everything());
+        run.stdout
+    };
+    let empty = "no_trainable_token: ";
+    let by_template = check(&["--template", "llama_3"]);
+    assert!(
+        by_template.starts_with(empty) && by_template.contains("s.jsonl:2`: no trainable token")
+    );
+    assert_eq!(by_template.lines().count(), 1, "{by_template}");
+    let model = text(&model());
+    let by_tokens = check(&[
+        "--template",
+        "llama_3",
+        "--tokenizer",
+        &model,
+        "--max-length",
+        "1500",
+    ]);
+    let faults: Vec<&str> = by_tokens.lines().collect();
+    assert_eq!(faults.len(), 2, "{by_tokens}");
+    assert!(
+        faults.iter().all(|fault| fault.starts_with(empty))
+            && faults[1].contains("s.jsonl:3`")
+            && faults[1].contains("raise `max_length` or shorten the sample"),
+        "{by_tokens}"
+    );
 }
 
 #[test]
@@ -234,6 +291,25 @@ fn a_sample_is_shown_with_its_mask() {
         masked.stdout
     );
     assert!(std::fs::read_to_string(&page).unwrap().contains("<mark>"));
+    // Without a tokenizer, by characters.
+    let written = opabinia(&[
+        "data",
+        "show",
+        &file,
+        "--line",
+        "2",
+        "--mask",
+        "--template",
+        "vicuna_v1",
+    ])
+    .ok()
+    .mentions(&["by characters"]);
+    assert!(
+        written.stdout.contains("USER: How many? ASSISTANT:")
+            && written.stdout.contains("Three</s>⟧"),
+        "{}",
+        written.stdout
+    );
     opabinia(&["data", "show", &file, "--line", "1"])
         .fails_with(1, &["no sample begins on line 1"]);
     assert_eq!(opabinia(&["data", "show", &file, "--mask"]).code, Some(2));

@@ -38,10 +38,45 @@ fn a_plan_runs_is_shown_and_is_replayed() {
     let status = opabinia(&["engine", "status", &path("run"), "--json"])
         .quiet()
         .json_lines();
+    // Progress, yield and cost: a subfield, 2 topics of each, 2 pages for each of these, of 5 pages 3 sections
+    // each, and of 2 of these a picture and a question each.
+    let columns = ["stage", "done", "failed", "yielded", "requests"];
+    let numbers: Vec<String> = status
+        .iter()
+        .map(|stage| columns.map(|name| stage[name].to_string()).join(" "))
+        .collect();
     assert_eq!(
-        (status[3]["stage"].as_str(), status[3]["done"].as_u64()),
-        (Some("pages"), Some(5))
+        numbers,
+        [
+            "\"subfields\" 1 0 1 1",
+            "\"topics\" 2 0 4 2",
+            "\"search\" 4 0 8 0",
+            "\"pages\" 5 0 15 0",
+            "\"pictures\" 10 0 10 0",
+            "\"questions\" 10 0 10 10",
+            "\"agreement\" 0 0 0 0",
+        ]
     );
+    let shown = opabinia(&["engine", "status", &path("run")]).quiet();
+    for column in ["yield", "tokens in", "money"] {
+        assert!(shown.stdout.contains(column), "{}", shown.stdout);
+    }
+    // What training will read has no fault, its pictures included.
+    let samples = path("run/pool/samples.jsonl");
+    let checked = opabinia(&[
+        "data",
+        "check",
+        &samples,
+        "--images",
+        &path("run/pool"),
+        "--decode",
+        "--template",
+        "llama_3",
+        "--json",
+        "--quiet",
+    ])
+    .ok();
+    assert_eq!(checked.json()["summary"]["good"], 10);
     opabinia(&["engine", "replay", &path("run"), "--to", &path("again")]).ok();
     assert_eq!(pool(&path("run")), pool(&path("again")));
     opabinia(&["engine", "page", &path("run")]).quiet();

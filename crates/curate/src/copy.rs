@@ -2,11 +2,13 @@
 //!
 //! A shard is a range of the kept samples, so shards are written side by side, each by itself, and a
 //! shard that is there need not be written again. A line is copied as it is, byte for byte, unless a
-//! format prompt is added to it.
+//! format prompt is added to it, or an answer of it is written out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use opabinia_data::{Offsets, Place, Sample};
@@ -18,9 +20,11 @@ use crate::index::{Index, Row};
 use crate::job::{Job, index_path};
 use crate::part::Part;
 use crate::prompt::{self, Prompt};
+use crate::rewrite::within::{Settled, Within};
+use crate::run::Watch;
 use crate::select::Decisions;
 use crate::sources::Origin;
-use crate::table::{hex, temporary};
+use crate::table::{hex, temporary, write_text};
 
 /// A line that is farther than this from the one before is read by itself.
 const GAP_BYTES: u64 = 256 << 10;
@@ -38,7 +42,13 @@ pub struct Shard {
     pub sha256: String,
     /// Samples that got a format prompt, by source and category.
     pub prompted: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Short answers by what became of them, if they were to be written out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rewritten: BTreeMap<String, u64>,
 }
+
+/// Who takes kept lines: the file, what is known of the line, and its bytes.
+type Take<'a> = &'a mut dyn FnMut(&Path, &Row<'_>, &[u8]) -> Result<(), CurateError>;
 
 /// Which kept samples make a shard: numbers among all kept ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +73,6 @@ pub fn plan_shards(kept: u64, shard_samples: u64) -> Vec<ShardPlan> {
 }
 
 /// What copying needs to know.
-#[derive(Debug)]
 pub struct Copier<'a> {
     job: &'a Job,
     job_path: &'a Path,
@@ -73,6 +82,8 @@ pub struct Copier<'a> {
     firsts: Vec<u64>,
     /// Format prompts of sources that get any, by key.
     prompts: HashMap<u64, (&'a Origin, Vec<&'a Prompt>)>,
+    /// Who writes answers out, and those of which sources, by key.
+    rewriting: Option<(&'a Within<'a>, HashSet<u64>)>,
 }
 
 impl<'a> Copier<'a> {
@@ -109,7 +120,44 @@ impl<'a> Copier<'a> {
             decisions,
             firsts,
             prompts: prompts.collect(),
+            rewriting: None,
         }
+    }
+
+    /// Has short answers written out.
+    #[must_use]
+    pub(crate) fn with_rewriting(
+        mut self,
+        within: &'a Within<'a>,
+        origins: &BTreeMap<u64, Origin>,
+    ) -> Self {
+        let named = self.job.recipe.rewrite.iter();
+        let named: HashSet<&String> = named.flat_map(|table| &table.sources).collect();
+        let meant = origins
+            .iter()
+            .filter(|(_, origin)| named.is_empty() || named.contains(&origin.source));
+        self.rewriting = Some((within, meant.map(|(&key, _)| key).collect()));
+        self
+    }
+
+    /// Asks about all short answers of a shard; what is said is in the journal.
+    ///
+    /// # Errors
+    /// If an input cannot be read, or the model cannot be asked.
+    pub(crate) fn ask(&self, plan: ShardPlan, watch: &Watch<'_>) -> Result<(), CurateError> {
+        let Some((within, sources)) = &self.rewriting else {
+            return Ok(());
+        };
+        let is_meant = |row: &Row<'_>| sources.contains(&row.source);
+        within.ask(
+            |take| {
+                self.each(plan, &is_meant, &mut |path, row, line| {
+                    let (line, _) = self.with_prompts(path, row, line)?;
+                    take(line.into_owned())
+                })
+            },
+            watch,
+        )
     }
 
     /// Number of kept samples.
@@ -130,6 +178,32 @@ impl<'a> Copier<'a> {
         let file = shard_name(plan.number);
         let path = folder.join(&file);
         let mut out = ShardWriter::create(&path)?;
+        let mut settled = Settled::default();
+        self.each(plan, &|_| true, &mut |path, row, line| {
+            self.put(path, row, line, &mut out, &mut settled)
+        })?;
+        // The shard comes last: where it is, this is too.
+        if self.rewriting.is_some() {
+            write_text(&folder.join(rewritten_name(plan.number)), &settled.text)?;
+        }
+        let written = out.finish()?;
+        Ok(Shard {
+            file,
+            samples: written.samples,
+            bytes: written.bytes,
+            sha256: written.sha256,
+            prompted: written.prompted,
+            rewritten: settled.counts,
+        })
+    }
+
+    /// Hands on the kept lines of a shard that `is_meant`, in their order.
+    fn each(
+        &self,
+        plan: ShardPlan,
+        is_meant: &dyn Fn(&Row<'_>) -> bool,
+        take: Take<'_>,
+    ) -> Result<(), CurateError> {
         let end = plan.first + plan.samples;
         let begin = self.firsts.partition_point(|&first| first <= plan.first);
         for part in begin.saturating_sub(1)..self.parts.len() {
@@ -141,26 +215,19 @@ impl<'a> Copier<'a> {
             let number = self.firsts.get(part + 1).map_or(0, |next| next - first);
             let to = number.min(end - first);
             if from < to {
-                self.copy_part(part, from, to, &mut out)?;
+                self.each_of_part(part, from..to, is_meant, take)?;
             }
         }
-        let written = out.finish()?;
-        Ok(Shard {
-            file,
-            samples: written.samples,
-            bytes: written.bytes,
-            sha256: written.sha256,
-            prompted: written.prompted,
-        })
+        Ok(())
     }
 
-    /// Copies the kept lines of a part from number `from` up to, not with, number `to`.
-    fn copy_part(
+    /// Hands on kept lines of a part, by their numbers among those that are kept of it.
+    fn each_of_part(
         &self,
         number: usize,
-        from: u64,
-        to: u64,
-        out: &mut ShardWriter,
+        numbers: Range<u64>,
+        is_meant: &dyn Fn(&Row<'_>) -> bool,
+        take: Take<'_>,
     ) -> Result<(), CurateError> {
         let Some(part) = self.parts.get(number) else {
             return Ok(());
@@ -171,44 +238,37 @@ impl<'a> Copier<'a> {
         let kept = kept.filter(|(row, _)| self.decisions.keeps(number, *row));
         let wanted: Vec<&Row<'_>> = kept
             .map(|(_, row)| row)
-            .skip(from as usize)
-            .take((to - from) as usize)
+            .skip(numbers.start as usize)
+            .take((numbers.end - numbers.start) as usize)
+            .filter(|row| is_meant(row))
             .collect();
         let Some((path, _)) = self.job.lines_of(part.file as usize) else {
             return Ok(());
         };
         for run in runs(&wanted) {
-            self.copy_run(path, run, out)?;
+            each_of_run(path, run, take)?;
         }
         Ok(())
     }
 
-    fn copy_run(
+    /// A line with the format prompts that it lacks, and whether it lacked any.
+    fn with_prompts<'l>(
         &self,
         path: &Path,
-        run: &[&Row<'_>],
-        out: &mut ShardWriter,
-    ) -> Result<(), CurateError> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return Ok(());
+        row: &Row<'_>,
+        line: &'l [u8],
+    ) -> Result<(Cow<'l, [u8]>, bool), CurateError> {
+        let Some((_, prompts)) = self.prompts.get(&row.source) else {
+            return Ok((Cow::Borrowed(line), false));
         };
-        let io = || CurateError::io("read", path);
-        let bytes = last.offset + u64::from(last.length) - first.offset;
-        let mut text = Vec::with_capacity(bytes as usize);
-        let mut file = File::open(path).map_err(io())?;
-        file.seek(SeekFrom::Start(first.offset)).map_err(io())?;
-        file.take(bytes).read_to_end(&mut text).map_err(io())?;
-        if (text.len() as u64) < bytes {
+        // It was a sample when it was indexed; the place is for no message.
+        let Ok(sample) = Sample::parse(line, Place::new(path, 0)) else {
             return Err(changed(path));
-        }
-        for row in run {
-            let start = (row.offset - first.offset) as usize;
-            let line = text
-                .get(start..start + row.length as usize)
-                .unwrap_or_default();
-            self.put(path, row, line, out)?;
-        }
-        Ok(())
+        };
+        Ok(match prompt::add(line, &sample, prompts) {
+            None => (Cow::Borrowed(line), false),
+            Some(edited) => (Cow::Owned(edited.into_bytes()), true),
+        })
     }
 
     fn put(
@@ -217,23 +277,43 @@ impl<'a> Copier<'a> {
         row: &Row<'_>,
         line: &[u8],
         out: &mut ShardWriter,
+        settled: &mut Settled,
     ) -> Result<(), CurateError> {
-        let Some((origin, prompts)) = self.prompts.get(&row.source) else {
-            return out.line(line);
-        };
-        // It was a sample when it was indexed; the place is for no message.
-        let Ok(sample) = Sample::parse(line, Place::new(path, 0)) else {
-            return Err(changed(path));
-        };
-        match prompt::add(line, &sample, prompts) {
-            None => out.line(line),
-            Some(edited) => {
-                let of_source = out.prompted.entry(origin.source.clone()).or_default();
-                *of_source.entry(origin.category.clone()).or_default() += 1;
-                out.line(edited.as_bytes())
-            }
+        let (line, is_prompted) = self.with_prompts(path, row, line)?;
+        if let Some((origin, _)) = self.prompts.get(&row.source).filter(|_| is_prompted) {
+            let of_source = out.prompted.entry(origin.source.clone()).or_default();
+            *of_source.entry(origin.category.clone()).or_default() += 1;
         }
+        let rewriting = self.rewriting.as_ref();
+        let rewriting = rewriting.filter(|(_, sources)| sources.contains(&row.source));
+        let changed = match rewriting {
+            Some((within, _)) => within.written(&line, out.lines() + 1, settled)?,
+            None => None,
+        };
+        out.line(changed.as_deref().map_or(&*line, str::as_bytes))
     }
+}
+
+/// Reads neighbouring lines in one go and hands them on.
+fn each_of_run(path: &Path, run: &[&Row<'_>], take: Take<'_>) -> Result<(), CurateError> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else {
+        return Ok(());
+    };
+    let io = || CurateError::io("read", path);
+    let bytes = last.offset + u64::from(last.length) - first.offset;
+    let mut text = Vec::with_capacity(bytes as usize);
+    let mut file = File::open(path).map_err(io())?;
+    file.seek(SeekFrom::Start(first.offset)).map_err(io())?;
+    file.take(bytes).read_to_end(&mut text).map_err(io())?;
+    if (text.len() as u64) < bytes {
+        return Err(changed(path));
+    }
+    for row in run {
+        let start = (row.offset - first.offset) as usize;
+        let line = text.get(start..start + row.length as usize);
+        take(path, row, line.unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 fn changed(path: &Path) -> CurateError {
@@ -246,6 +326,11 @@ fn changed(path: &Path) -> CurateError {
 /// Name of the file of a shard.
 pub fn shard_name(number: u64) -> String {
     format!("samples-{number:05}.jsonl")
+}
+
+/// Name of the file that says what became of the short answers of a shard.
+fn rewritten_name(number: u64) -> String {
+    format!("rewritten-{number:05}.jsonl")
 }
 
 /// Rows that are read in one go: no large gap between neighbours.
@@ -290,6 +375,11 @@ impl ShardWriter {
             starts: Vec::new(),
             prompted: BTreeMap::new(),
         })
+    }
+
+    /// Lines that are written.
+    fn lines(&self) -> u64 {
+        self.starts.len() as u64
     }
 
     /// Writes one line.

@@ -82,3 +82,37 @@ fn categories<'a>(recipe: &'a Recipe, ratios: &'a BTreeMap<String, f64>) -> Vec<
         false => recipe.categories.iter().map(String::as_str).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(source: &str, category: &str) -> Origin {
+        Origin {
+            source: source.to_owned(),
+            category: category.to_owned(),
+        }
+    }
+
+    /// Own caps first, then the cap of all, then quotas of what these leave: 30 and 50 of A share its
+    /// quota of 40 as 15 and 25, and B has 20 for its 40.
+    #[test]
+    fn caps_and_quotas_compose_in_one_order() {
+        let text = "categories = ['A', 'B']\n[cap]\nall = 50\n[cap.sources]\nx = 30\n\
+                    [mix]\ntotal = 80\nratios = {A = 1.0, B = 1.0}\n";
+        let recipe: Recipe = toml::from_str(text).unwrap();
+        let available = BTreeMap::from([
+            (origin("x", "A"), 100),
+            (origin("y", "A"), 100),
+            (origin("z", "B"), 20),
+        ]);
+        let limits = limits(&recipe, &available).unwrap();
+        let of = |source, category| {
+            let Limits { own, all, quota } = limits[&origin(source, category)];
+            [own, all, quota]
+        };
+        assert_eq!(of("x", "A"), [30, 30, 15]);
+        assert_eq!(of("y", "A"), [100, 50, 25]);
+        assert_eq!(of("z", "B"), [20, 20, 20]);
+    }
+}

@@ -109,6 +109,17 @@ pub enum CurateError {
         /// What happened.
         source: Box<opabinia_endpoint::EndpointError>,
     },
+    /// The budget of rewriting ends before the last answer.
+    #[error(
+        "the budget of `rewrite` is used up after {requests} answers and {tokens} tokens, and some are not written \
+         yet; a larger one goes on from here, and with `finish = true` the others stay as they are"
+    )]
+    OutOfBudget {
+        /// Answers of the model, over all runs.
+        requests: u64,
+        /// Tokens of questions and answers.
+        tokens: u64,
+    },
     /// This program was built without clusters.
     #[error(
         "this program was built without clusters; build it with `cargo build --release --features cluster`"

@@ -170,10 +170,13 @@ impl Job {
     /// # Errors
     /// If the job cannot be written as JSON: a fault of this program.
     pub fn fingerprint(&self) -> Result<String, CurateError> {
-        let asked = Self {
+        let mut asked = Self {
             copies: Vec::new(),
             ..self.clone()
         };
+        if let Some(rewrite) = &mut asked.recipe.rewrite {
+            *rewrite = rewrite.identity();
+        }
         let text = serde_json::to_string(&asked).map_err(|error| CurateError::Recipe {
             place: "the recipe".to_owned(),
             problem: format!("it cannot be written as JSON: {error}"),

@@ -187,6 +187,9 @@ pub struct Manifest {
     pub sources: Vec<SourceTally>,
     /// The shards.
     pub shards: Vec<Shard>,
+    /// Short answers by what became of them, if the recipe has them written out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rewritten: BTreeMap<String, u64>,
     /// What looks like a mistake of the recipe, but stops nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -258,5 +261,61 @@ impl Manifest {
             (name.to_owned(), has, running)
         };
         sources.into_iter().map(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten lines: a bad one, two duplicates, three over the cap, four that are kept and written.
+    fn manifest() -> Manifest {
+        let outcomes = [("schema", 1), ("duplicate", 2), ("cap_all", 3), ("kept", 4)];
+        let outcomes = outcomes.map(|(name, count)| (name.to_owned(), count));
+        Manifest {
+            version: String::new(),
+            fingerprint: String::new(),
+            recipe: Recipe::default(),
+            part_bytes: 1,
+            inputs: vec![InputTally {
+                file: "a".to_owned(),
+                kind: Kind::Lines,
+                bytes: 1,
+                lines: 10,
+                sha256_of_parts: String::new(),
+            }],
+            total: Tally {
+                outcomes: outcomes.into(),
+                samples: 9,
+                ..Tally::default()
+            },
+            sources: Vec::new(),
+            shards: vec![Shard {
+                file: "b".to_owned(),
+                samples: 4,
+                bytes: 1,
+                sha256: String::new(),
+                prompted: BTreeMap::new(),
+                rewritten: BTreeMap::new(),
+            }],
+            rewritten: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn totals_that_do_not_add_up_are_refused() {
+        assert!(manifest().check().is_ok());
+        let refused = |change: fn(&mut Manifest)| {
+            let mut changed = manifest();
+            change(&mut changed);
+            changed.check().unwrap_err().to_string()
+        };
+        let lost = refused(|m| m.inputs[0].lines = 11);
+        assert!(lost.contains("11 lines were read, 10 are in"), "{lost}");
+        let unwritten = refused(|m| m.shards[0].samples = 3);
+        assert!(unwritten.contains("4 samples are kept, 3"), "{unwritten}");
+        let steps = refused(|m| m.total.samples = 8);
+        assert!(steps.contains("another number than 4"), "{steps}");
     }
 }

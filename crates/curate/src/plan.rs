@@ -140,6 +140,20 @@ pub fn functions() -> Vec<ScalarUDF> {
     ]
 }
 
+/// Runs that are merged at once. Merging takes what memory there is, file by file, and a sort that waits
+/// for another one's rows would find nothing left.
+const MERGED_RUNS: usize = 16;
+
+/// Rows that are handled at once, if memory allows.
+const BATCH_ROWS: usize = 8192;
+
+/// Rows that are handled at once by so many threads with so much memory: all sorts of the selection
+/// together, three for each thread, hold less than half of it while they merge. A row takes some 60 bytes,
+/// four times over: two batches of each run, each with room for its copy.
+fn batch_rows(threads: usize, memory_bytes: usize) -> usize {
+    (memory_bytes / (threads << 15)).clamp(128, BATCH_ROWS)
+}
+
 /// A session in this process.
 ///
 /// # Errors
@@ -151,15 +165,20 @@ pub fn session(
 ) -> Result<SessionContext, CurateError> {
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
+        .with_max_spill_merge_fan_in(MERGED_RUNS)
         .with_max_temp_directory_size(u64::MAX);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
         .with_disk_manager_builder(disk)
         .build_arc()
         .map_err(CurateError::query("start the query engine"))?;
-    let mut config = SessionConfig::new().with_target_partitions(threads.max(1));
+    let threads = threads.max(1);
+    let mut config = SessionConfig::new()
+        .with_target_partitions(threads)
+        .with_batch_size(batch_rows(threads, memory_bytes));
     // Merging what was spilled needs some memory that nobody else may take.
-    config.options_mut().execution.sort_spill_reservation_bytes = (memory_bytes / 16).min(10 << 20);
+    config.options_mut().execution.sort_spill_reservation_bytes =
+        (memory_bytes / (16 * threads)).min(10 << 20);
     let context = SessionContext::new_with_config_rt(config, runtime);
     for function in functions() {
         context.register_udf(function);

@@ -32,24 +32,31 @@ pub enum When {
     Always,
     /// Those that list options, such as `A. red`.
     Choice,
-    /// Those that do not.
+    /// Those that do not; all, if the source has no prompt for those that do.
     Open,
 }
 
 impl Prompt {
-    fn is_for(&self, question: &str) -> bool {
+    /// Whether it is for a question of a source that has all of `prompts`.
+    fn is_for(&self, question: &str, prompts: &[&Self]) -> bool {
         match self.when {
             When::Always => true,
             When::Choice => lists_options(question),
+            // Only two prompts that exclude each other need to be told apart.
+            When::Open if prompts.iter().all(|other| other.when != When::Choice) => true,
             When::Open => !lists_options(question),
         }
     }
+}
 
-    /// The text that a question lacks of this prompt.
-    fn missing_in<'a>(&'a self, question: &str) -> Option<&'a str> {
-        let text = self.text.trim();
-        (self.is_for(question) && !question.contains(text)).then_some(text)
-    }
+/// The texts that a question lacks, in their order.
+fn missing<'a>(question: &str, prompts: &[&'a Prompt]) -> Vec<&'a str> {
+    let own = prompts
+        .iter()
+        .filter(|prompt| prompt.is_for(question, prompts));
+    own.map(|prompt| prompt.text.trim())
+        .filter(|text| !question.contains(text))
+        .collect()
 }
 
 /// Whether a question offers options: at least `A` and `B`, as `A. red`, `A) red`, `(A) red` or
@@ -75,11 +82,7 @@ pub fn lists_options(question: &str) -> bool {
 ///
 /// Everything else of the line stays: keys, their order, and turns of the model.
 pub fn add(line: &[u8], sample: &Sample, prompts: &[&Prompt]) -> Option<String> {
-    let lacks = |text: &str| {
-        prompts
-            .iter()
-            .any(|prompt| prompt.missing_in(text).is_some())
-    };
+    let lacks = |text: &str| !missing(text, prompts).is_empty();
     let asks = |turn: &&opabinia_data::Turn| turn.role == opabinia_data::Role::User;
     if !sample
         .turns
@@ -113,10 +116,10 @@ pub fn add(line: &[u8], sample: &Sample, prompts: &[&Prompt]) -> Option<String> 
 
 fn with(question: &str, prompts: &[&Prompt]) -> String {
     let mut text = question.to_owned();
-    for prompt in prompts {
-        // Which kind of question it is does not change by what was added.
-        if prompt.is_for(question) && !text.contains(prompt.text.trim()) {
-            let missing = prompt.text.trim();
+    // Which kind of question it is does not change by what was added.
+    for missing in missing(question, prompts) {
+        // One prompt may hold another.
+        if !text.contains(missing) {
             text = format!("{}\n{missing}", text.trim_end());
         }
     }
@@ -204,5 +207,8 @@ mod tests {
             open.contains("One word.") && !open.contains("letter"),
             "{open}"
         );
+        // A source that has nothing else to say to choices says it to them, too.
+        let alone = added(&line("Which? A. x B. y"), &[&word]).unwrap();
+        assert!(alone.contains("One word."), "{alone}");
     }
 }

@@ -1,7 +1,8 @@
 //! The recipe of a pool: what is read, what is dropped, how much of what is kept, where it goes.
 //!
 //! A recipe is one TOML file. The steps it asks for are always taken in one order, whatever the order
-//! in the file: duplicates, caps of single sources, the cap of all, quotas of categories, format prompts.
+//! in the file: duplicates, caps of single sources, the cap of all, quotas of categories, format prompts,
+//! longer answers.
 //! The released 7M mixture of Cambrian-1 (arXiv 2406.16860, section 4.2) is none of them alone. Tables
 //! that several recipes share (sources, ratios, format prompts) may lie in files of their own, named by
 //! a path from the recipe's folder; inputs and outputs are named from the working folder.
@@ -48,6 +49,9 @@ pub struct Recipe {
     /// Format prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Prompts>,
+    /// Short answers that a served model writes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewriting>,
     /// What is written.
     pub output: Output,
 }
@@ -230,6 +234,83 @@ impl Prompts {
     }
 }
 
+/// Short answers that a served model writes out, as `data rewrite` has it done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rewriting {
+    /// Address of the server, such as `http://localhost:8000/v1`.
+    pub url: String,
+    /// The model's name on the server.
+    pub model: String,
+    /// Environment variable that holds the server's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_variable: Option<String>,
+    /// Names of sources whose samples are rewritten; all if there is none.
+    pub sources: Vec<String>,
+    /// Answers of at most so many words are short.
+    pub max_words: usize,
+    /// Tokens that an answer may have.
+    pub max_tokens: usize,
+    /// The server calls this limit `max_completion_tokens`.
+    pub max_completion_tokens: bool,
+    /// Requests at the same time.
+    pub concurrency: usize,
+    /// Seconds that one attempt may take.
+    pub timeout_seconds: u64,
+    /// How often a failed attempt is made again.
+    pub retries: u32,
+    /// Tokens of all questions and answers together, over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_tokens: Option<u64>,
+    /// Requests over all runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_requests: Option<u64>,
+    /// Whether answers that the budget does not reach stay as they are.
+    pub finish: bool,
+    /// The file in which answers are kept, from the working folder; `OUT.answers.jsonl` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<PathBuf>,
+}
+
+impl Default for Rewriting {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            model: String::new(),
+            key_variable: None,
+            sources: Vec::new(),
+            max_words: 3,
+            max_tokens: 200,
+            max_completion_tokens: false,
+            concurrency: 4,
+            timeout_seconds: 120,
+            retries: 5,
+            budget_tokens: None,
+            budget_requests: None,
+            finish: false,
+            answers: None,
+        }
+    }
+}
+
+impl Rewriting {
+    /// What decides about the samples that come out, and nothing of how the server is reached. A budget decides
+    /// only where it may end the work.
+    pub(crate) fn identity(&self) -> Self {
+        let budget = |most: Option<u64>| most.filter(|_| self.finish);
+        Self {
+            model: self.model.clone(),
+            sources: self.sources.clone(),
+            max_words: self.max_words,
+            max_tokens: self.max_tokens,
+            finish: self.finish,
+            budget_tokens: budget(self.budget_tokens),
+            budget_requests: budget(self.budget_requests),
+            ..Self::default()
+        }
+    }
+}
+
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -391,6 +472,11 @@ mod tests {
         let prompts = format!("{INPUT}[prompts.sources]\nDVQA = ['wrod']\n[[prompts.prompt]]\n");
         let prompts = complaint(&(prompts + "name = 'word'\ntext = 'One word.'"));
         assert!(prompts.ends_with("did you mean `word`?"), "{prompts}");
+        let rewrite = |table: &str| complaint(&format!("{INPUT}[rewrite]\n{table}"));
+        assert!(rewrite("url = 'localhost'").contains("`rewrite.url` is \"localhost\""));
+        assert!(rewrite("url = 'http://h'").contains("`rewrite.model`"));
+        let none = rewrite("url = 'http://h'\nmodel = 'm'\nconcurrency = 0");
+        assert!(none.contains("1 or more"), "{none}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ impl Recipe {
         self.likeness_complaint()
             .or_else(|| self.mix_complaint())
             .or_else(|| self.prompts_complaint())
+            .or_else(|| self.rewrite_complaint())
     }
 
     fn likeness_complaint(&self) -> Option<String> {
@@ -73,6 +74,24 @@ impl Recipe {
             stranger,
             self.categories.iter().map(String::as_str),
         ))
+    }
+
+    fn rewrite_complaint(&self) -> Option<String> {
+        let table = self.rewrite.as_ref()?;
+        if opabinia_endpoint::chat_url(&table.url).is_none() {
+            return Some(format!(
+                "`rewrite.url` is \"{}\"; it must be an address such as `http://localhost:8000/v1`",
+                table.url
+            ));
+        }
+        if table.model.is_empty() {
+            return Some("`rewrite.model` names no model".to_owned());
+        }
+        let counts = [table.max_words, table.max_tokens, table.concurrency];
+        (counts.contains(&0) || table.timeout_seconds == 0).then(|| {
+            "`max_words`, `max_tokens`, `concurrency` and `timeout_seconds` of `rewrite` must be 1 or more"
+                .to_owned()
+        })
     }
 
     fn prompts_complaint(&self) -> Option<String> {

@@ -10,9 +10,13 @@
 //! Whatever the model said is in a journal beside the output, under the hash of what it was asked. So
 //! nothing is asked twice: a run that was killed, or that ran out of its budget, goes on from there. A
 //! refusal counts as said once the server has answered something else: before, it may refuse everything.
+//!
+//! A curation does the same with what it keeps ([`within`]), if its recipe has a table `rewrite`.
 
 mod journal;
 mod line;
+mod scribe;
+pub(crate) mod within;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,9 +24,8 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use opabinia_data::{PictureFolder, Place};
+use opabinia_data::Place;
 use opabinia_endpoint::{ChatAnswer, ChatRequest, Endpoint, EndpointError};
-use opabinia_image::ImageLimits;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -34,14 +37,11 @@ use crate::partial::{Leftover, Marked};
 use crate::prompt::Prompt;
 use crate::run::{Progress, Watch};
 use crate::table::write_json;
-use journal::{Journal, Key, Refusal, Reply};
-use line::{Asked, Short};
+use line::Asked;
+use scribe::{OUT_OF_BUDGET, Scribe, Taken};
 
 /// Lines whose answers are asked for at once.
 const GROUP: usize = 256;
-
-/// So many refusals one after the other are no matter of single samples.
-const MAX_REFUSALS: usize = 20;
 
 /// A file that says whose folder this is while it is not whole.
 const MARK: &str = ".rewrite";
@@ -150,10 +150,7 @@ pub fn rewrite(
     let mut work = Work::begin(wanted, author, partial.folder())?;
     let mut files = wanted.files.iter();
     let ended = files.try_for_each(|file| work.file(file, watch));
-    if !matches!(ended, Err(CurateError::Author { .. })) {
-        // The server is one that answers.
-        work.journal.settle()?;
-    }
+    work.scribe.settle(&ended)?;
     ended?;
     let done = work.finish()?;
     if done.out_of_budget {
@@ -176,15 +173,9 @@ struct Entry<'a> {
     after: Option<&'a str>,
 }
 
-/// A longer answer, or why the short one stays; nothing if the budget is used up.
-type Taken = Option<Result<String, &'static str>>;
-
 struct Work<'a> {
     wanted: &'a Rewrite,
-    author: &'a dyn Author,
-    pictures: Option<PictureFolder>,
-    journal: Journal,
-    pool: rayon::ThreadPool,
+    scribe: Scribe<'a>,
     samples: ShardWriter,
     ledger: BufWriter<File>,
     ledger_path: PathBuf,
@@ -199,14 +190,6 @@ impl<'a> Work<'a> {
         author: &'a dyn Author,
         folder: &Path,
     ) -> Result<Self, CurateError> {
-        let images = wanted.images.as_ref();
-        let pictures = images.map(|images| PictureFolder::open(images, ImageLimits::default()));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(wanted.concurrency.max(1));
-        let pool = pool.build().map_err(|error| CurateError::Io {
-            doing: "start threads in",
-            path: folder.to_owned(),
-            source: std::io::Error::other(error),
-        })?;
         let size = |file: &PathBuf| {
             let about = file.metadata().map(|about| about.len());
             about.map_err(CurateError::io("read the samples", file))
@@ -215,16 +198,13 @@ impl<'a> Work<'a> {
         let ledger = File::create(&ledger_path);
         Ok(Self {
             total: wanted.files.iter().map(size).sum::<Result<u64, _>>()?,
-            pictures: pictures.transpose()?,
-            journal: Journal::open(&folder.join("answers.jsonl"))?,
+            scribe: Scribe::open(wanted, author, &folder.join("answers.jsonl"))?,
             samples: ShardWriter::create(&folder.join("samples.jsonl"))?,
             ledger: BufWriter::new(ledger.map_err(CurateError::io("write", &ledger_path))?),
             ledger_path,
             done: Rewritten::default(),
             bytes: 0,
             wanted,
-            author,
-            pool,
         })
     }
 
@@ -290,55 +270,24 @@ impl<'a> Work<'a> {
             .enumerate()
             .map(|(i, line)| Asked::of(line, place(i), self.wanted))
             .collect();
-        let answered: Vec<Vec<Taken>> = self.pool.install(|| {
-            asked
-                .par_iter()
-                .map(|asked| {
-                    let own = asked.shorts.iter();
-                    own.map(|short| self.answer(asked, short, watch))
-                        .collect::<Result<Vec<_>, CurateError>>()
-                })
-                .collect::<Result<Vec<_>, CurateError>>()
-        })?;
+        let answered: Vec<Vec<Taken>> = self.scribe.answers(&asked, watch)?;
         let name = path.display().to_string();
         for (i, ((line, asked), answers)) in lines.iter().zip(asked).zip(answered).enumerate() {
             self.done.lines += 1;
-            let mut edited = asked.edited;
-            for (short, answer) in asked.shorts.iter().zip(&answers) {
-                let (outcome, after) = match answer {
-                    None => {
-                        self.done.out_of_budget |= !self.wanted.finish;
-                        ("out_of_budget", None)
-                    }
-                    Some(Err(outcome)) => (*outcome, None),
-                    Some(Ok(after)) => match edited.replace(short, after) {
-                        true => ("rewritten", Some(after.as_str())),
-                        false => ("not_strict_json", None),
-                    },
-                };
-                *self.done.answers.entry(outcome).or_default() += 1;
+            let (became, changed) = asked.settle(answers, self.scribe.author());
+            for one in &became {
+                self.done.out_of_budget |= one.outcome == OUT_OF_BUDGET && !self.wanted.finish;
+                *self.done.answers.entry(one.outcome).or_default() += 1;
                 self.enter(&Entry {
                     file: &name,
                     line: first + i as u64,
-                    turn: short.turn,
-                    outcome,
-                    before: &short.answer,
-                    after,
+                    turn: one.turn,
+                    outcome: one.outcome,
+                    before: &one.before,
+                    after: one.after.as_deref(),
                 })?;
             }
-            for kept in &asked.kept {
-                let outcome = "asked_for";
-                *self.done.answers.entry(outcome).or_default() += 1;
-                self.enter(&Entry {
-                    file: &name,
-                    line: first + i as u64,
-                    turn: kept.turn,
-                    outcome,
-                    before: &kept.answer,
-                    after: None,
-                })?;
-            }
-            match edited.finish(self.author.name()) {
+            match changed {
                 None => self.samples.line(line)?,
                 Some(changed) => {
                     self.done.changed += 1;
@@ -355,87 +304,11 @@ impl<'a> Work<'a> {
         writeln!(self.ledger, "{text}").map_err(io())
     }
 
-    /// What becomes of a short answer: a longer one, why it stays, or `None` if the budget is used up.
-    fn answer(
-        &self,
-        asked: &Asked,
-        short: &Short,
-        watch: &Watch<'_>,
-    ) -> Result<Taken, CurateError> {
-        let picture = match (&self.pictures, &asked.sample) {
-            (Some(pictures), Some(sample)) => match pictures.find(sample) {
-                Err(_) => return Ok(Some(Err("missing_image"))),
-                Ok(None) => None,
-                Ok(Some(path)) => {
-                    let bytes = std::fs::read(&path);
-                    Some(bytes.map_err(CurateError::io("read the picture", &path))?)
-                }
-            },
-            _ => None,
-        };
-        let text = short.request(picture.is_some());
-        let key = Key::of(self.author.name(), &text, picture.as_deref(), self.wanted);
-        let reply = match self.journal.get(&key) {
-            Some(reply) => reply,
-            None => {
-                watch.check()?;
-                if !self.journal.reserve(self.wanted) {
-                    return Ok(None);
-                }
-                let request = ChatRequest {
-                    system: Some(line::SYSTEM),
-                    picture: picture.as_deref(),
-                    text: &text,
-                    max_tokens: self.wanted.max_tokens,
-                };
-                match self.author.ask(&request, watch.cancelled) {
-                    Ok(said) => self.journal.put(key, said)?,
-                    Err(error) => {
-                        self.journal.release();
-                        // No picture that the door reads, which is no word of the server's.
-                        if matches!(error, EndpointError::Picture) {
-                            return Ok(Some(Err("picture_format")));
-                        }
-                        match self.refused(key, error) {
-                            // The wait for another attempt was given up.
-                            Err(_) if (watch.cancelled)() => return Err(CurateError::Interrupted),
-                            reply => reply?,
-                        }
-                    }
-                }
-            }
-        };
-        Ok(Some(match reply {
-            Reply::Said(said) => short.check(&said),
-            Reply::Refused { refused } => Err(refused.name()),
-        }))
-    }
-
-    /// A question that the server refuses is a matter of one sample; all else ends the run.
-    fn refused(&self, key: Key, error: EndpointError) -> Result<Reply, CurateError> {
-        let why = match &error {
-            EndpointError::Status {
-                status: 400 | 413 | 415 | 422,
-                ..
-            } => Some(Refusal::Refused),
-            EndpointError::Protocol { .. } => Some(Refusal::NoAnswer),
-            _ => None,
-        };
-        match why {
-            Some(why) if self.journal.refusals() + 1 < MAX_REFUSALS => {
-                Ok(self.journal.refuse(key, why))
-            }
-            _ => Err(CurateError::Author {
-                source: Box::new(error),
-            }),
-        }
-    }
-
     fn finish(mut self) -> Result<Rewritten, CurateError> {
         let io = || CurateError::io("write", &self.ledger_path);
         self.ledger.flush().map_err(io())?;
         self.samples.finish()?;
-        (self.done.requests, self.done.tokens) = self.journal.spent();
+        (self.done.requests, self.done.tokens) = self.scribe.spent();
         Ok(self.done)
     }
 }

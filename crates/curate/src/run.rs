@@ -5,7 +5,7 @@
 //! them over if recipe and inputs are still the same, and throws them away if not.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::partial::Partial;
 use crate::plain;
 use crate::plan;
 use crate::recipe::Recipe;
+use crate::rewrite::within::Ready;
 use crate::select::{self, Decisions, Ranks};
 use crate::sources::Origin;
 use crate::strangers;
@@ -60,7 +61,7 @@ impl Default for Options {
 /// How far a curation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done: "unpack", "index", "select", "copy", "ledger".
+    /// What is being done: "unpack", "index", "select", "rewrite", "copy", "ledger".
     pub stage: &'static str,
     /// Pieces that are done.
     pub done: u64,
@@ -150,6 +151,8 @@ impl Partial {
         watch: &Watch<'_>,
     ) -> Result<Manifest, CurateError> {
         let parts = job.parts();
+        // A key that is not set is missed before hours of work.
+        let rewriting = Ready::of(&job.recipe)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             // A cluster is reached over a network, and waiting takes a clock.
@@ -161,7 +164,38 @@ impl Partial {
         read.check_bad(&job.recipe)?;
         let (decisions, limits) = self.select(job, &read, options, watch, &runtime)?;
         drop(runtime);
-        self.write(job, &parts, &read, &decisions, &limits, watch)
+        let job_path = self.folders.job();
+        let within = match &rewriting {
+            Some(ready) => Some(ready.open(&self.answers(job))?),
+            None => None,
+        };
+        let mut copier = Copier::new(job, &job_path, &parts, &decisions, &read.origins);
+        if let Some(within) = &within {
+            copier = copier.with_rewriting(within, &read.origins);
+            let plans = plan_shards(copier.kept(), job.recipe.output.shard_samples);
+            let step = Steps::new("rewrite", plans.len() as u64, watch);
+            for plan in plans {
+                copier.ask(plan, watch)?;
+                step.done();
+            }
+        }
+        let reasons = Reasons {
+            job,
+            job_path: &job_path,
+            parts: &parts,
+            first_lines: &read.first_lines,
+            decisions: &decisions,
+            origins: &read.origins,
+            limits: &limits,
+        };
+        self.write(&copier, &reasons, &read, watch)
+    }
+
+    /// Where answers of a model are kept: outside of the folder, which goes when the recipe changes.
+    fn answers(&self, job: &Job) -> PathBuf {
+        let named = job.recipe.rewrite.as_ref();
+        let named = named.and_then(|table| table.answers.clone());
+        named.unwrap_or_else(|| self.root.with_extension("answers.jsonl"))
     }
 
     fn index(
@@ -314,15 +348,12 @@ impl Partial {
 
     fn write(
         &self,
-        job: &Job,
-        parts: &[Part],
+        copier: &Copier<'_>,
+        reasons: &Reasons<'_>,
         read: &Summaries,
-        decisions: &Decisions,
-        limits: &BTreeMap<Origin, Limits>,
         watch: &Watch<'_>,
     ) -> Result<Manifest, CurateError> {
-        let job_path = self.folders.job();
-        let copier = Copier::new(job, &job_path, parts, decisions, &read.origins);
+        let (job, parts) = (reasons.job, reasons.parts);
         let plans = plan_shards(copier.kept(), job.recipe.output.shard_samples);
         let step = Steps::new("copy", plans.len() as u64, watch);
         let shards = plans
@@ -338,15 +369,6 @@ impl Partial {
             .collect::<Result<Vec<Shard>, _>>()?;
         let ledger = self.root.join("ledger");
         self.fresh(&ledger)?;
-        let reasons = Reasons {
-            job,
-            job_path: &job_path,
-            parts,
-            first_lines: &read.first_lines,
-            decisions,
-            origins: &read.origins,
-            limits,
-        };
         let step = Steps::new("ledger", parts.len() as u64, watch);
         let counted = (0..parts.len())
             .into_par_iter()
@@ -368,6 +390,7 @@ impl Partial {
             total: counts.total(),
             sources: with_prompts(counts.sources(&read.origins), &shards),
             warnings: strangers::warnings(&job.recipe, read.origins.values()),
+            rewritten: rewritten(&shards),
             shards,
         };
         manifest.check()?;
@@ -426,6 +449,15 @@ impl<'a> Steps<'a> {
             total: self.total,
         });
     }
+}
+
+/// Short answers by what became of them, in all shards.
+fn rewritten(shards: &[Shard]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (outcome, count) in shards.iter().flat_map(|shard| &shard.rewritten) {
+        *sums.entry(outcome.clone()).or_default() += count;
+    }
+    sums
 }
 
 fn with_prompts(mut sources: Vec<SourceTally>, shards: &[Shard]) -> Vec<SourceTally> {

@@ -3,7 +3,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use datafusion::arrow::array::{
+    Array, ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::datatypes::{Field, Fields};
 use opabinia_curate::convert::{Conversion, Kind, To, convert};
 use opabinia_curate::look::{Files, check, has_an_answer, nth, stats};
 use opabinia_curate::{CurateError, Manifest, Options, Recipe, Watch, curate, ledger};
@@ -199,4 +205,185 @@ fn broken_pictures_inside_are_found() {
     };
     let checked = check(&files, &has_an_answer, &mut take, &WATCH).unwrap();
     assert_eq!((checked.samples, found), (1, vec![("bad_image", 1)]));
+}
+
+/// A column of structures.
+fn structures(columns: Vec<(&str, ArrayRef)>) -> ArrayRef {
+    let fields = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    let fields: Fields = fields.collect();
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    Arc::new(StructArray::try_new(fields, columns, None).unwrap())
+}
+
+fn texts(values: &[Option<&str>]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+/// A column of lists of so many of the values each.
+fn lists(values: ArrayRef, lengths: &[usize]) -> ArrayRef {
+    let field = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
+    Arc::new(ListArray::try_new(field, offsets, values, None).unwrap())
+}
+
+/// Pictures as data sets of Hugging Face have them.
+fn pictures(pictures: &[(Option<&[u8]>, Option<&str>)]) -> ArrayRef {
+    let (bytes, paths): (Vec<_>, Vec<_>) = pictures.iter().copied().unzip();
+    structures(vec![
+        ("bytes", Arc::new(BinaryArray::from(bytes)) as ArrayRef),
+        ("path", texts(&paths)),
+    ])
+}
+
+fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn png(shade: u8) -> Vec<u8> {
+    let picture = opabinia_image::RgbImage::filled(5, 4, [shade; 3]).unwrap();
+    picture.encode_png().unwrap()
+}
+
+/// Converts a file to lines: its records, and what their pictures are.
+fn unpacked(file: &Path, out: &Path) -> Vec<(Value, Option<Vec<u8>>)> {
+    let conversion = Conversion {
+        files: vec![file.to_owned()],
+        images: None,
+        to: To::Lines,
+        shard_samples: 10,
+    };
+    convert(&conversion, out, &WATCH).unwrap();
+    let records = shard(out);
+    let records = records.lines().map(|line| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let name = record["image"].as_str();
+        let bytes = name.and_then(|name| std::fs::read(out.join("images").join(name)).ok());
+        (record, bytes)
+    });
+    records.collect()
+}
+
+/// LLaVA's turns in a data set with one picture each, of which two have one name.
+#[test]
+fn data_sets_with_pictures_inside_become_samples_with_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train-00000-of-00001.parquet");
+    let [one, two] = [png(10), png(200)];
+    let turns = structures(vec![
+        ("from", texts(&[Some("human"), Some("gpt")].repeat(4))),
+        (
+            "value",
+            texts(&[
+                Some("<image>\nWhat?"),
+                Some("A."),
+                Some("And this?"),
+                Some("B."),
+                Some("Who?"),
+                Some("C."),
+                Some("Where?"),
+                Some("D."),
+            ]),
+        ),
+    ]);
+    let columns = vec![
+        ("id", texts(&[Some("a"), Some("b"), Some("c"), Some("d")])),
+        (
+            "image",
+            pictures(&[
+                (Some(one.as_slice()), Some("coco/1.png")),
+                (Some(two.as_slice()), Some("coco/1.png")),
+                (None, None),
+                (None, Some("beside/4.png")),
+            ]),
+        ),
+        ("conversations", lists(turns, &[2, 2, 2, 2])),
+    ];
+    write_parquet(&file, columns);
+    assert_eq!(Kind::of(&file).unwrap(), Kind::Parquet);
+    let found = unpacked(&file, &folder.path().join("lines"));
+    assert_eq!(found.len(), 4);
+    assert_eq!(found[0].0["image"], "coco/1.png");
+    assert_eq!(found[0].1.as_ref(), Some(&one));
+    assert_eq!(found[0].0["conversations"][0]["value"], "<image>\nWhat?");
+    // The name is taken, so it is named by content, and what it was called is not lost.
+    assert_eq!(found[1].0["original_image"], "coco/1.png");
+    assert_eq!(found[1].1.as_ref(), Some(&two));
+    assert_eq!(
+        found[1].0["conversations"][0]["value"],
+        "<image>\nAnd this?"
+    );
+    assert_eq!(found[2].0["image"], Value::Null);
+    assert_eq!(
+        (&found[3].0["image"], &found[3].1),
+        (&json!("beside/4.png"), &None)
+    );
+    // Read directly, it is checked with its pictures.
+    let files = Files {
+        files: vec![file],
+        decode: true,
+        ..Files::default()
+    };
+    let mut bad = Vec::new();
+    let mut take = |line: opabinia_curate::look::BadLine| {
+        bad.push((line.line, line.kind));
+        Ok(())
+    };
+    let checked = check(&files, &has_an_answer, &mut take, &WATCH).unwrap();
+    assert_eq!((checked.samples, checked.good), (4, 3));
+    assert_eq!(bad, [(4, "placeholder_mismatch")], "no question shows it");
+}
+
+/// The Cauldron's columns: lists of pictures and of questions with answers.
+#[test]
+fn lists_of_pictures_and_texts_become_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cauldron.parquet");
+    let [one, two, three] = [png(1), png(100), png(250)];
+    let asked = structures(vec![
+        (
+            "user",
+            texts(&[Some("How many?"), Some("Which?"), Some("Both?")]),
+        ),
+        (
+            "assistant",
+            texts(&[Some("Two."), Some("Red."), Some("Yes.")]),
+        ),
+        ("source", texts(&[Some("tallyqa"), Some("tallyqa"), None])),
+    ]);
+    let shown = pictures(&[
+        (Some(one.as_slice()), None),
+        (Some(two.as_slice()), None),
+        (Some(three.as_slice()), None),
+    ]);
+    let columns = vec![
+        ("images", lists(shown, &[1, 2])),
+        ("texts", lists(asked, &[2, 1])),
+    ];
+    write_parquet(&file, columns);
+    let found = unpacked(&file, &folder.path().join("lines"));
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].1.as_ref(), Some(&one));
+    let turns = json!([
+        {"from": "human", "value": "<image>\nHow many?"},
+        {"from": "gpt", "value": "Two.", "source": "tallyqa"},
+        {"from": "human", "value": "Which?"},
+        {"from": "gpt", "value": "Red.", "source": "tallyqa"},
+    ]);
+    assert_eq!(found[0].0["conversations"], turns);
+    // A sample has one picture: both are kept, and a check says so.
+    let names = found[1].0["image"].as_array().unwrap();
+    let both = names.iter().map(|name| {
+        let path = folder
+            .path()
+            .join("lines/images")
+            .join(name.as_str().unwrap());
+        std::fs::read(path).unwrap()
+    });
+    assert_eq!(both.collect::<Vec<_>>(), [two, three]);
 }

@@ -271,6 +271,100 @@ fn a_larger_cap_keeps_what_a_smaller_one_kept() {
     assert!(!lines(100, 1).is_subset(&large));
 }
 
+/// What a sample says, without its place.
+fn said(line: &[u8]) -> String {
+    let place = opabinia_data::Place::new(Path::new("s"), 1);
+    let sample = opabinia_data::Sample::parse(line, place).unwrap();
+    format!("{:?} {:?} {:?}", sample.source, sample.image, sample.turns)
+}
+
+#[test]
+fn the_order_of_lines_and_files_changes_no_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read(golden("pool.jsonl")).unwrap();
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    lines.reverse();
+    let half = lines.len() / 2;
+    let files = [("b", &lines[..half]), ("a", &lines[half..])].map(|(name, lines)| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, lines.concat()).unwrap();
+        path
+    });
+    let kept = |name: &str, files: &[PathBuf]| {
+        let mut recipe = recipe(&format!("[cap]\nall = 150\n{}", mix(900, "report")));
+        recipe.input.files = files.to_vec();
+        let out = folder.path().join(name);
+        run(&recipe, &out, &options(2)).unwrap();
+        let text = std::fs::read(out.join("samples-00000.jsonl")).unwrap();
+        let lines = text.split(|byte| *byte == b'\n').filter(|l| !l.is_empty());
+        let mut said: Vec<String> = lines.map(said).collect();
+        said.sort_unstable();
+        said
+    };
+    let forward = kept("forward", &[golden("pool.jsonl")]);
+    assert!(forward.len() > 500, "{}", forward.len());
+    assert!(forward == kept("backward", &files));
+    let [b, a] = files;
+    assert!(forward == kept("halves", &[a, b]));
+}
+
+/// So many small samples, every tenth one a repetition.
+fn many(path: &Path, count: u64) {
+    let line = |i: u64| {
+        let said = if i % 10 == 9 { i - 5 } else { i };
+        format!(
+            "{{\"id\": {i}, \"source\": \"s{}\", \"conversations\": [{{\"from\": \"human\", \"value\": \
+             \"number {said}?\"}}, {{\"from\": \"gpt\", \"value\": \"{said}\"}}]}}\n",
+            said % 7
+        )
+    };
+    std::fs::write(path, (0..count).map(line).collect::<String>()).unwrap();
+}
+
+/// Whether there is a file below a folder.
+fn has_file(folder: &Path) -> bool {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    paths.any(|path| path.is_file() || has_file(&path))
+}
+
+#[test]
+fn a_selection_that_does_not_fit_into_memory_is_spilled_and_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    many(&at("pool.jsonl"), 200_000);
+    let text = format!(
+        "[input]\nfiles = [{:?}]\n{EXACT}[cap]\nall = 20000\n",
+        at("pool.jsonl")
+    );
+    let recipe: Recipe = toml::from_str(&text).unwrap();
+    let recipe = recipe.resolved("test", Path::new("")).unwrap();
+    let made = |name: &str, memory_bytes: usize| {
+        let spilled = std::sync::atomic::AtomicBool::new(false);
+        let spill = at(&format!("{name}.partial")).join("work/spill");
+        let watch = Watch {
+            progress: &|progress| {
+                if progress.stage == "select" && has_file(&spill) {
+                    spilled.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+            },
+            cancelled: &|| false,
+        };
+        let options = Options {
+            part_bytes: 4 << 20,
+            memory_bytes,
+            ..options(2)
+        };
+        let made = curate(&recipe, &at(name), &options, &watch).unwrap();
+        assert_eq!(made.total.of("duplicate"), 20_000);
+        assert_eq!(made.total.of("kept"), 140_000);
+        spilled.into_inner()
+    };
+    assert!(!made("large", 1 << 30));
+    assert!(made("small", 8 << 20), "nothing was spilled");
+    assert!(files(&at("large")) == files(&at("small")));
+}
+
 #[test]
 fn what_is_interrupted_goes_on_and_ends_the_same() {
     let recipe = small_shards(&format!("{EXACT}[cap]\nall = 300\n"));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opabinia_curate::rewrite::{Rewrite, Rewritten, rewrite};
-use opabinia_curate::{CurateError, Watch};
+use opabinia_curate::{CurateError, Manifest, Options, Recipe, Watch, curate};
 use opabinia_endpoint::{Endpoint, EndpointOptions};
 use serde_json::{Value, json};
 
@@ -346,4 +346,141 @@ fn a_budget_can_end_it_and_a_dead_server_does() {
     let error = run(&wanted(&pool), &server, &other).unwrap_err();
     assert!(matches!(error, CurateError::Author { .. }), "{error}");
     assert!(!other.exists());
+}
+
+/// A recipe that has short answers of the kept samples written out.
+fn recipe(pool: &Path, server: &Server, more: &str) -> Recipe {
+    let text = format!(
+        "[input]\nfiles = [{pool:?}]\n[dedup]\nexact = true\n\
+         [prompts.sources]\nasked = ['word']\n\
+         [[prompts.prompt]]\nname = 'word'\ntext = 'Answer in one word.'\n\
+         [output]\nshard_samples = 3\n\
+         [rewrite]\nurl = {:?}\nmodel = 'scripted'\nretries = 2\nsources = ['s', 'asked']\n{more}",
+        server.url
+    );
+    let recipe: Recipe = toml::from_str(&text).unwrap();
+    recipe.resolved("test", Path::new("")).unwrap()
+}
+
+fn curated(recipe: &Recipe, out: &Path) -> Result<Manifest, CurateError> {
+    let options = Options {
+        threads: 2,
+        part_bytes: 400,
+        cluster: None,
+        memory_bytes: 64 << 20,
+    };
+    curate(recipe, out, &options, &WATCH)
+}
+
+/// Samples of the pool, one whose source gets a prompt, and one of a source that is left alone.
+fn mixed(folder: &Path) -> PathBuf {
+    let (path, text) = pool(folder);
+    let of = |source: &str, id: u32, question: &str| {
+        line(id, question, "Blue").replace("\"source\":\"s\"", &format!("\"source\":{source:?}"))
+    };
+    let more = [of("asked", 8, "Which sky?"), of("other", 9, "Which sea?")];
+    std::fs::write(&path, text + &more.concat()).unwrap();
+    path
+}
+
+/// The answers of a pool by the names of the samples.
+fn answers(out: &Path, manifest: &Manifest) -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    for shard in &manifest.shards {
+        let text = std::fs::read_to_string(out.join(&shard.file)).unwrap();
+        for line in text.lines() {
+            let sample: Value = serde_json::from_str(line).unwrap();
+            let answer = sample["conversations"][1]["value"].as_str().unwrap();
+            found.push((sample["id"].as_u64().unwrap(), answer.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_recipe_has_what_it_keeps_written_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = mixed(folder.path());
+    let server = Server::new(|text, before| script(text, before + 1));
+    let out = folder.path().join("pool");
+    let made = curated(&recipe(&pool, &server, ""), &out).unwrap();
+    let outcomes: Vec<(&str, u64)> = made
+        .rewritten
+        .iter()
+        .map(|(outcome, count)| (outcome.as_str(), *count))
+        .collect();
+    // A repetition is not asked about, and a prompt that was added asks for one word.
+    assert_eq!(
+        outcomes,
+        [
+            ("asked_for", 2),
+            ("lost_the_answer", 1),
+            ("refused", 1),
+            ("rewritten", 2)
+        ]
+    );
+    let answers = answers(&out, &made);
+    let of = |id: u64| &answers.iter().find(|(own, _)| *own == id).unwrap().1;
+    assert_eq!(of(1), "The answer to this is Red, as one can see.");
+    assert_eq!(of(4), "The answer to this is Cat, as one can see.");
+    for (id, answer) in [(3, "Two"), (5, "No"), (6, "Dog"), (8, "Blue"), (9, "Blue")] {
+        assert_eq!(of(id), answer, "{id}");
+    }
+    // Each shard says what became of its short answers, by its lines.
+    let mut told = 0;
+    for (number, shard) in made.shards.iter().enumerate() {
+        let ledger =
+            std::fs::read_to_string(out.join(format!("rewritten-{number:05}.jsonl"))).unwrap();
+        let text = std::fs::read_to_string(out.join(&shard.file)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for entry in ledger.lines() {
+            let entry: Value = serde_json::from_str(entry).unwrap();
+            let line = lines[entry["line"].as_u64().unwrap() as usize - 1];
+            let now = entry.get("after").unwrap_or(&entry["before"]);
+            assert!(line.contains(now.as_str().unwrap()), "{entry} {line}");
+            told += 1;
+        }
+    }
+    assert_eq!(told, 6);
+    // Training reads the shards by their indexes, and another pool asks nothing that is known.
+    let asked = server.requests();
+    assert_eq!(asked, 4);
+    opabinia_data::SampleFile::open(out.join("samples-00000.jsonl")).unwrap();
+    let kept = format!("answers = {:?}\n", folder.path().join("pool.answers.jsonl"));
+    let again = folder.path().join("again");
+    let other = curated(&recipe(&pool, &server, &kept), &again).unwrap();
+    assert_eq!(server.requests(), asked);
+    assert_eq!(other.shards, made.shards);
+}
+
+#[test]
+fn a_budget_of_a_recipe_stops_it_and_a_larger_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = mixed(folder.path());
+    let server = Server::new(|text, before| script(text, before + 1));
+    let out = folder.path().join("pool");
+    let one = "concurrency = 1\nbudget_requests = 1\n";
+    let stopped = curated(&recipe(&pool, &server, one), &out).unwrap_err();
+    assert!(
+        matches!(stopped, CurateError::OutOfBudget { requests: 1, .. }),
+        "{stopped}"
+    );
+    assert!(!out.exists() && folder.path().join("pool.partial/work/index").is_dir());
+    // Where it may stay unfinished, it does.
+    let finished = format!("{one}finish = true\n");
+    let kept = folder.path().join("pool.answers.jsonl");
+    let copy = folder.path().join("copy.jsonl");
+    std::fs::copy(&kept, &copy).unwrap();
+    let finished = format!("{finished}answers = {copy:?}\n");
+    let made = curated(
+        &recipe(&pool, &server, &finished),
+        &folder.path().join("short"),
+    )
+    .unwrap();
+    assert_eq!((made.rewritten["rewritten"], server.requests()), (1, 1));
+    // Nothing is asked twice.
+    let made = curated(&recipe(&pool, &server, ""), &out).unwrap();
+    assert_eq!(made.rewritten["rewritten"], 2);
+    let counts = server.asked.lock().unwrap();
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }

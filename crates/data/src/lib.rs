@@ -25,7 +25,7 @@ pub use error::{DataError, Place, SampleError};
 pub use faults::{Fault, FaultKind, FaultLimit, Faults};
 pub use features::{EncoderKey, FeatureStore, Features, Key, KeyParts, Precision};
 pub use jsonl::SampleFile;
-pub use mask::{Masker, Run, Tokenized};
+pub use mask::{Masker, Run, Tokenized, written};
 pub use names::stays_inside;
 pub use offsets::Offsets;
 pub use order::{Modality, SampleLength};

@@ -157,6 +157,98 @@ struct Prompt {
     left_out: usize,
 }
 
+impl Prompt {
+    /// The prompt of a sample whose placeholder is where it is trained.
+    fn of(template: &ChatTemplate, sample: &Sample) -> Result<Self, SampleError> {
+        match template.style {
+            Style::Plain => Self::caption(template, sample),
+            _ => Self::conversation(template, sample),
+        }
+    }
+
+    /// Text for stage 1: the picture and its caption, without the question.
+    fn caption(template: &ChatTemplate, sample: &Sample) -> Result<Self, SampleError> {
+        let (Some(_), [_, answer]) = (&sample.image, sample.turns.as_slice()) else {
+            return Err(SampleError::Schema {
+                place: sample.place.clone(),
+                what: format!(
+                    "the template `{}` is for captions: one question that shows a picture, and one \
+                     answer; use a chat template for other samples",
+                    template.name
+                ),
+            });
+        };
+        if answer.text.trim().is_empty() {
+            return Err(nothing_trained(
+                sample,
+                "the caption is empty; remove the sample".to_owned(),
+            ));
+        }
+        let start = IMAGE_PLACEHOLDER.len();
+        let text = format!("{IMAGE_PLACEHOLDER}{}{}", answer.text, template.sep);
+        Ok(Self {
+            answers: std::iter::once(start..text.len()).collect(),
+            contents: std::iter::once(start..start + answer.text.len()).collect(),
+            text,
+            left_out: 0,
+        })
+    }
+
+    fn conversation(template: &ChatTemplate, sample: &Sample) -> Result<Self, SampleError> {
+        let (turns, left_out) = answered(&sample.turns);
+        if turns.is_empty() {
+            return Err(nothing_trained(
+                sample,
+                "no question has an answer; remove the sample".to_owned(),
+            ));
+        }
+        let rendered = template
+            .render(&Conversation::new(turns))
+            .map_err(|source| SampleError::Template {
+                place: sample.place.clone(),
+                source,
+            })?;
+        let mut text = rendered.text;
+        // Some templates go on with an open answer, which is for asking, not for training.
+        if let Some(last) = rendered.answers.last() {
+            text.truncate(last.end);
+        }
+        Ok(Self {
+            text,
+            answers: rendered.answers,
+            contents: rendered.contents,
+            left_out,
+        })
+    }
+}
+
+/// A sample as its template writes it, and what of it is trained, by characters: all that is known
+/// without a tokenizer. Nothing is cut, because nothing is counted.
+///
+/// # Errors
+/// If picture and placeholder do not belong together, the template cannot render the conversation, or
+/// there is nothing to learn from.
+pub fn written(template: &ChatTemplate, sample: &Sample) -> Result<Vec<Run>, SampleError> {
+    sample.check_placeholder()?;
+    let prompt = Prompt::of(template, &sample.clone().with_leading_image())?;
+    let mut runs = Vec::new();
+    let mut put = |trained: bool, range: Range<usize>| {
+        let text = prompt.text.get(range).unwrap_or_default();
+        if !text.is_empty() {
+            let text = text.to_owned();
+            runs.push(Run { trained, text });
+        }
+    };
+    let mut at = 0;
+    for answer in &prompt.answers {
+        put(false, at..answer.start);
+        put(true, answer.clone());
+        at = answer.end;
+    }
+    put(false, at..prompt.text.len());
+    Ok(runs)
+}
+
 impl Masker {
     /// For samples of at most `max_length` positions, visual tokens included.
     ///
@@ -208,11 +300,7 @@ impl Masker {
         visual_tokens: usize,
     ) -> Result<Tokenized, SampleError> {
         sample.check_placeholder()?;
-        let moved = sample.clone().with_leading_image();
-        let prompt = match self.template.style {
-            Style::Plain => self.caption(&moved)?,
-            _ => self.conversation(&moved)?,
-        };
+        let prompt = Prompt::of(self.template, &sample.clone().with_leading_image())?;
         let mut tokenized = self.mask(&prompt, sample)?;
         let trained = tokenized.trained_tokens();
         let picture = match tokenized.has_image() {
@@ -248,62 +336,6 @@ impl Masker {
             Ok(Run { trained, text })
         };
         tokenized.runs().into_iter().map(run).collect()
-    }
-
-    /// Text for stage 1: the picture and its caption, without the question.
-    fn caption(&self, sample: &Sample) -> Result<Prompt, SampleError> {
-        let (Some(_), [_, answer]) = (&sample.image, sample.turns.as_slice()) else {
-            return Err(SampleError::Schema {
-                place: sample.place.clone(),
-                what: format!(
-                    "the template `{}` is for captions: one question that shows a picture, and one \
-                     answer; use a chat template for other samples",
-                    self.template.name
-                ),
-            });
-        };
-        if answer.text.trim().is_empty() {
-            return Err(nothing_trained(
-                sample,
-                "the caption is empty; remove the sample".to_owned(),
-            ));
-        }
-        let start = IMAGE_PLACEHOLDER.len();
-        let text = format!("{IMAGE_PLACEHOLDER}{}{}", answer.text, self.template.sep);
-        Ok(Prompt {
-            answers: std::iter::once(start..text.len()).collect(),
-            contents: std::iter::once(start..start + answer.text.len()).collect(),
-            text,
-            left_out: 0,
-        })
-    }
-
-    fn conversation(&self, sample: &Sample) -> Result<Prompt, SampleError> {
-        let (turns, left_out) = answered(&sample.turns);
-        if turns.is_empty() {
-            return Err(nothing_trained(
-                sample,
-                "no question has an answer; remove the sample".to_owned(),
-            ));
-        }
-        let rendered = self
-            .template
-            .render(&Conversation::new(turns))
-            .map_err(|source| SampleError::Template {
-                place: sample.place.clone(),
-                source,
-            })?;
-        let mut text = rendered.text;
-        // Some templates go on with an open answer, which is for asking, not for training.
-        if let Some(last) = rendered.answers.last() {
-            text.truncate(last.end);
-        }
-        Ok(Prompt {
-            text,
-            answers: rendered.answers,
-            contents: rendered.contents,
-            left_out,
-        })
     }
 
     fn mask(&self, prompt: &Prompt, sample: &Sample) -> Result<Tokenized, SampleError> {
@@ -386,6 +418,7 @@ fn answered(turns: &[Turn]) -> (Vec<opabinia_llm::Turn>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Place;
 
     fn turns(texts: &[&str]) -> Vec<Turn> {
         let turn = |(i, text): (usize, &&str)| Turn {
@@ -422,6 +455,32 @@ mod tests {
     fn a_picture_moves_on_with_the_conversation() {
         let texts = ["<image>\na", "", "c", "d", "e", "f"];
         assert_eq!(kept(&texts), (own(&["<image>\nc", "d", "e", "f"]), 1));
+    }
+
+    /// The same spans as by tokens: answers with their end markers, and nothing else.
+    #[test]
+    fn without_a_tokenizer_the_mask_is_by_characters() {
+        let line = br#"{"image": "a.png", "conversations": [{"from": "human", "value": "How many?\n<image>"},
+            {"from": "gpt", "value": "Three"}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So"}]}"#;
+        let sample = |line: &[u8]| {
+            Sample::parse(line, Place::new(std::path::Path::new("s.jsonl"), 1)).unwrap()
+        };
+        let template = ChatTemplate::by_name("vicuna_v1").unwrap();
+        let runs = written(template, &sample(line)).unwrap();
+        let trained: Vec<&str> = runs
+            .iter()
+            .filter(|run| run.trained)
+            .map(|run| run.text.trim_start())
+            .collect();
+        assert_eq!(trained, ["Three</s>", "So</s>"]);
+        let whole: String = runs.iter().map(|run| run.text.as_str()).collect();
+        assert!(
+            whole.contains("USER: <image>\nHow many? ASSISTANT:"),
+            "{whole}"
+        );
+        let open = br#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": " "}]}"#;
+        let nothing = written(template, &sample(open));
+        assert!(matches!(nothing, Err(SampleError::NoTrainableToken { .. })));
     }
 
     fn tokenized() -> Tokenized {

@@ -134,7 +134,8 @@ impl Sample {
                  remove `image`"
             ),
             (Some(_), turns) => format!(
-                "{} turns contain `{IMAGE_PLACEHOLDER}`, but a sample has one picture, shown once",
+                "{} turns contain `{IMAGE_PLACEHOLDER}`, but a sample has one picture, shown once; leave one \
+                 of them",
                 turns.len()
             ),
             (None, _) => format!(

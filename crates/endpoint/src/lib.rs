@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use error::EndpointError;
 pub use message::{
-    AnswerForm, ChatAnswer, ChatRequest, Exchange, TokenLimit, data_url, read_answer,
+    AnswerForm, ChatAnswer, ChatRequest, Exchange, TokenLimit, data_url, read_answer, takes_picture,
 };
 
 use error::Failure;

@@ -144,6 +144,12 @@ pub fn data_url(picture: &[u8]) -> Result<String, EndpointError> {
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(picture)))
 }
 
+/// Whether a picture's file is of a format that endpoints take.
+#[must_use]
+pub fn takes_picture(picture: &[u8]) -> bool {
+    media_type(picture).is_some()
+}
+
 /// What a picture is, by how it begins.
 fn media_type(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(&[u8], &str); 5] = [
@@ -294,6 +300,7 @@ mod tests {
         assert_eq!(media_type(b"RIFF1234WEBPVP8"), Some("image/webp"));
         assert_eq!(media_type(b"RIFF1234WAVE"), None);
         assert_eq!(media_type(b""), None);
+        assert!(takes_picture(b"GIF89a") && !takes_picture(b"II*\0"));
     }
 
     #[test]

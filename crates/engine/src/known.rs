@@ -1,6 +1,10 @@
 //! What is there already: samples of other pools, read once per run.
+//!
+//! Of these pools a replay needs no more than what was found in them, so that is kept with the run, and they
+//! may change or go.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use opabinia_data::{PictureFolder, SampleFile};
 use opabinia_image::{ImageSource, dhash, load};
@@ -44,25 +48,99 @@ pub struct KnownPool {
 }
 
 /// What is in other pools.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
-    pub texts: HashSet<u128>,
-    pub looks: Looks,
+    source: Source,
     pub pools: Vec<KnownPool>,
     /// Samples or pictures that could not be read.
     pub unread: u64,
+    met: Mutex<Met>,
+}
+
+/// Where it is known from.
+#[derive(Debug)]
+enum Source {
+    /// The pools themselves.
+    Pools { texts: HashSet<u128>, looks: Looks },
+    /// What a run found in them.
+    Run(Met),
+}
+
+/// What was looked for and is there, by its hash.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Met {
+    texts: BTreeSet<String>,
+    looks: BTreeSet<String>,
+}
+
+/// What a run keeps of other pools.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    pools: Vec<KnownPool>,
+    unread: u64,
+    met: Met,
 }
 
 impl Known {
+    /// Whether there is this question with its answer.
+    pub(crate) fn has_text(&self, key: u128) -> bool {
+        let name = format!("{key:032x}");
+        let has = match &self.source {
+            Source::Pools { texts, .. } => texts.contains(&key),
+            Source::Run(met) => met.texts.contains(&name),
+        };
+        if has {
+            self.met().texts.insert(name);
+        }
+        has
+    }
+
+    /// Whether there is a picture that looks like this.
+    pub(crate) fn has_look(&self, hash: u64) -> bool {
+        let name = format!("{hash:016x}");
+        let has = match &self.source {
+            Source::Pools { looks, .. } => looks.has_near(hash),
+            Source::Run(met) => met.looks.contains(&name),
+        };
+        if has {
+            self.met().looks.insert(name);
+        }
+        has
+    }
+
+    fn met(&self) -> std::sync::MutexGuard<'_, Met> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a replay has to know, as JSON.
+    pub(crate) fn kept(&self) -> Result<String, EngineError> {
+        let kept = Kept {
+            pools: self.pools.clone(),
+            unread: self.unread,
+            met: self.met().clone(),
+        };
+        serde_json::to_string(&kept).map_err(|error| EngineError::Damaged(error.to_string()))
+    }
+
+    /// What a run kept.
+    pub(crate) fn of_run(kept: &str) -> Result<Self, EngineError> {
+        let kept: Kept =
+            serde_json::from_str(kept).map_err(|error| EngineError::Damaged(error.to_string()))?;
+        Ok(Self {
+            source: Source::Run(kept.met),
+            pools: kept.pools,
+            unread: kept.unread,
+            met: Mutex::default(),
+        })
+    }
+
     /// Reads `filters.pools` and their pictures.
     pub(crate) fn read(
         plan: &Plan,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Self, EngineError> {
-        let mut known = Self {
-            looks: Looks::new(plan.pictures.near_bits),
-            ..Self::default()
-        };
+        let (mut texts, mut looks) = (HashSet::new(), Looks::new(plan.pictures.near_bits));
+        let (mut pools, mut unread) = (Vec::new(), 0);
         let folder = plan.filters.pool_pictures.as_ref();
         let folder = folder
             .map(|root| PictureFolder::open(root, limits(&plan.pictures)))
@@ -80,19 +158,19 @@ impl Known {
                     });
                 }
                 let Ok(sample) = file.sample(i) else {
-                    known.unread += 1;
+                    unread += 1;
                     continue;
                 };
                 for pair in sample.turns.chunks_exact(2) {
-                    known.texts.insert(text_key(&pair[0].text, &pair[1].text));
+                    texts.insert(text_key(&pair[0].text, &pair[1].text));
                 }
                 match folder.as_ref().map(|folder| folder.find(&sample)) {
                     Some(Ok(path)) => paths.extend(path),
-                    Some(Err(_)) => known.unread += 1,
+                    Some(Err(_)) => unread += 1,
                     None => {}
                 }
             }
-            known.pools.push(KnownPool {
+            pools.push(KnownPool {
                 path: path.display().to_string(),
                 sha256: hex(file.sha256()),
                 samples: file.len() as u64,
@@ -105,9 +183,9 @@ impl Known {
                 picture.ok().map(|picture| dhash(&picture))
             };
             let hashes: Vec<Option<u64>> = some.par_iter().map(look).collect();
-            known.unread += hashes.iter().filter(|hash| hash.is_none()).count() as u64;
+            unread += hashes.iter().filter(|hash| hash.is_none()).count() as u64;
             for hash in hashes.into_iter().flatten() {
-                known.looks.add(hash);
+                looks.add(hash);
             }
             progress(Progress {
                 stage: "their pictures",
@@ -115,7 +193,12 @@ impl Known {
                 total: paths.len(),
             });
         }
-        Ok(known)
+        Ok(Self {
+            source: Source::Pools { texts, looks },
+            pools,
+            unread,
+            met: Mutex::default(),
+        })
     }
 }
 
@@ -177,6 +260,32 @@ mod tests {
             text_key("what is it", "A cell")
         );
         assert_ne!(text_key("what is it", "a"), text_key("what is", "it a"));
+    }
+
+    #[test]
+    fn what_was_met_is_known_without_the_pools() {
+        let mut looks = Looks::new(2);
+        looks.add(0b1000);
+        let known = Known {
+            source: Source::Pools {
+                texts: [7, 8].into(),
+                looks,
+            },
+            pools: Vec::new(),
+            unread: 3,
+            met: Mutex::default(),
+        };
+        assert!(known.has_text(7) && !known.has_text(9));
+        assert!(known.has_look(0b1011) && !known.has_look(0b0111));
+        let again = Known::of_run(&known.kept().unwrap()).unwrap();
+        assert!(again.has_text(7) && !again.has_text(9));
+        // The very hashes: one that is near to them may be near to nothing in the pools.
+        assert!(again.has_look(0b1011) && !again.has_look(0b0011));
+        assert_eq!(
+            (again.unread, again.kept().unwrap()),
+            (3, known.kept().unwrap())
+        );
+        assert!(Known::of_run("{}").is_err());
     }
 
     #[test]

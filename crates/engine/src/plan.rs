@@ -216,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_plan_is_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/engine/fields.toml");
+        assert_eq!(Plan::read(&path).unwrap().fields.len(), 30);
+    }
+
+    #[test]
     fn mistakes_are_named_with_the_nearest_key() {
         let wrong = error(&SMALL.replace("contact", "kontact"));
         assert!(

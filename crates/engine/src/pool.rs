@@ -109,6 +109,7 @@ pub(crate) fn write(
     );
     let manifest = manifest.map_err(damaged)?;
     write_whole(&folder.join("manifest.json"), manifest.as_bytes())?;
+    store.keep_known(&known.kept()?)?;
     remove_others(&folder, &named)?;
     Ok(summary)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{EngineError, Stop};
 use crate::files::write_whole;
+use crate::known::Known;
 use crate::outside::{Outside, Source};
 use crate::plan::Plan;
 use crate::pool::{self, Summary};
@@ -70,7 +71,8 @@ pub fn run(
         Source::Web(Client::new(plan, stop)),
         options.refresh,
     );
-    let engine = Engine::new(plan, &store, &outside, progress)?;
+    let known = Known::read(plan, progress)?;
+    let engine = Engine::new(plan, &store, &outside, known, progress);
     report(engine.all()?, &store)
 }
 
@@ -95,7 +97,12 @@ pub fn replay(
     let store = Store::open(to, &format!("replay of {}", plan.fingerprint()?))?;
     write_whole(&to.join("plan.toml"), plan.resolved()?.as_bytes())?;
     let outside = Outside::new(&plan, &store, Source::Recording(&recording), false);
-    let engine = Engine::new(&plan, &store, &outside, progress)?;
+    // The pools themselves may have changed since, or be gone.
+    let known = match recording.known()? {
+        Some(kept) => Known::of_run(&kept)?,
+        None => Known::read(&plan, progress)?,
+    };
+    let engine = Engine::new(&plan, &store, &outside, known, progress);
     let report = report(engine.all()?, &store)?;
     let differs = |name: &str| {
         std::fs::read(from.join("pool").join(name)).ok()

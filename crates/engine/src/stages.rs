@@ -42,20 +42,21 @@ pub(crate) struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// Gets ready; reads the other pools that the plan names.
+    /// Gets ready; `known` is what the other pools have that the plan names.
     pub(crate) fn new(
         plan: &'a Plan,
         store: &'a Store,
         outside: &'a Outside<'a>,
+        known: Known,
         progress: &'a (dyn Fn(Progress) + Sync),
-    ) -> Result<Self, EngineError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             plan,
             store,
             outside,
             progress,
-            known: Arc::new(Known::read(plan, progress)?),
-        })
+            known: Arc::new(known),
+        }
     }
 
     /// Does all stages and writes the pool; tells why it stopped, if it did.

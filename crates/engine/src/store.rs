@@ -386,6 +386,22 @@ impl Store {
         }
     }
 
+    /// Keeps what was found in other pools.
+    pub(crate) fn keep_known(&self, known: &str) -> Result<(), EngineError> {
+        self.db().execute(
+            "INSERT OR REPLACE INTO meta VALUES ('other pools', ?1)",
+            [known],
+        )?;
+        Ok(())
+    }
+
+    /// What was found in other pools, if the run came to a pool.
+    pub(crate) fn known(&self) -> Result<Option<String>, EngineError> {
+        let query = "SELECT value FROM meta WHERE name = 'other pools'";
+        let db = self.db();
+        Ok(db.query_row(query, [], |row| row.get(0)).optional()?)
+    }
+
     pub(crate) fn charge(
         &self,
         key: &str,

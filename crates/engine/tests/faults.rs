@@ -180,6 +180,63 @@ fn dead_and_lying_pictures_are_refused() {
 }
 
 #[test]
+fn huge_pictures_are_not_read_to_their_end() {
+    let world = World::twisted(Box::new(|key, _, _, usual| {
+        let is_huge = key.starts_with("/pic/YeastA");
+        Some(match is_huge {
+            true => reply(200, "Content-Type: image/png\r\n", vec![0; 100_000]),
+            false => usual,
+        })
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let plan = world
+        .plan("")
+        .replace("[pictures]\n", "[pictures]\nmax_bytes = 50000\n");
+    let report = run_text(&plan, folder.path());
+    assert_eq!((report.stopped, report.summary.samples), (None, ALL - 1));
+    let shown = ledger(folder.path());
+    assert!(shown.contains("larger than 50000 bytes"), "{shown}");
+}
+
+/// All files of a pool, by path.
+fn files(pool: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut open = vec![pool.to_owned()];
+    while let Some(folder) = open.pop() {
+        for path in std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+        {
+            match path.is_dir() {
+                true => open.push(path),
+                false => drop(found.insert(path.clone(), std::fs::read(path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_kill_while_the_pool_is_written_leaves_what_the_next_call_finishes() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    engine(&world, folder.path(), "");
+    let pool = folder.path().join("pool");
+    let whole = files(&pool);
+    let asked = world.count("").0;
+    // Pictures are there in part, one file half, and the manifest is not written yet.
+    let picture = whole
+        .keys()
+        .find(|path| path.extension().is_some_and(|e| e == "png"));
+    std::fs::remove_file(picture.unwrap()).unwrap();
+    std::fs::remove_file(pool.join("manifest.json")).unwrap();
+    std::fs::write(pool.join("samples.jsonl"), "").unwrap();
+    std::fs::write(pool.join("samples.jsonl.1-1.partial"), "{\"id\"").unwrap();
+    engine(&world, folder.path(), "");
+    assert!(files(&pool) == whole);
+    assert_eq!(world.count("").0, asked, "nothing is asked twice");
+}
+
+#[test]
 fn broken_and_huge_pages_are_dropped_alone() {
     for (body, reason) in [
         (b"{\"parse\": ".to_vec(), "no JSON"),

@@ -1,7 +1,7 @@
 //! A curation beside DuckDB and Polars, and beside the disk's own speed.
 //!
-//! All three read the same pool of [`crate::pool`], keep the first of samples with equal content and at
-//! most so many of each source, and write the lines that are kept. This program does more in its time:
+//! All three read the same pool of [`crate::pool`], keep the first of samples with equal content, at most so
+//! many of each source and of these a mixture of categories, and write the lines that are kept. This program does more in its time:
 //! it checks every sample, adds format prompts, and writes a ledger, a manifest and offset indexes. The
 //! counts by source that come out must agree, or there is no table.
 
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::report::{self, Machine};
 use crate::failure::{Failure, Outcome};
-use crate::pool::Pool;
+use crate::pool::{CATEGORIES, Pool, categories};
 use crate::workspace::{Metadata, cargo, output_of, root};
 
 /// The lines before and after its table in the document.
@@ -29,6 +29,12 @@ pub(super) const MARKERS: [&str; 2] = [
 
 /// The share of the pool that a source may have, as the published cap of 350 thousand in ten million.
 const CAP: f64 = 0.035;
+
+/// Size of the mixture, as a share of the pool.
+const TOTAL: f64 = 0.4;
+
+/// The ratios of the released mixture (`recipes/curate/ratios-cambrian-7m.toml`), in the order of [`CATEGORIES`].
+const RATIOS: [f64; 7] = [1676.0, 2347.0, 1944.0, 600.0, 226.0, 57.5, 205.0];
 
 /// Gigabytes of memory that each program may take. DuckDB is told so; Polars has no such limit; this
 /// program is measured, and there is no table if it took more.
@@ -108,7 +114,7 @@ pub(super) fn run(
         made.write()?;
     }
     let bytes = fs::metadata(&pool).map_err(file(&pool))?.len();
-    let cap = ((options.samples as f64 * CAP) as u64).max(1);
+    let plan = Plan::of(options.samples);
     let program = match &options.program {
         Some(program) => program.clone(),
         None => build()?,
@@ -117,11 +123,11 @@ pub(super) fn run(
     let mut copies = Vec::new();
     for _ in 0..passes {
         copies.push(copy(&pool, &folder.join("copy"))?);
-        let ours = curate(&program, &pool, &folder, cap, threads)?;
+        let ours = curate(&program, &pool, &folder, &plan, threads)?;
         add(&mut sides, "opabinia", ours);
         for name in ["duckdb", "polars"] {
             let Some(python) = peers else { continue };
-            let theirs = peer(python, name, &pool, &folder, cap, threads)?;
+            let theirs = peer(python, name, &pool, &folder, &plan, threads)?;
             add(&mut sides, name, theirs);
         }
     }
@@ -129,7 +135,7 @@ pub(super) fn run(
     let about = About {
         samples: options.samples,
         bytes,
-        cap,
+        plan,
         passes,
         copy: report::median(&copies),
     };
@@ -140,6 +146,58 @@ pub(super) fn run(
         report::write_between(&document, MARKERS, &section)?;
     }
     Ok(())
+}
+
+/// What is selected.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Samples of each value of `source`, at most.
+    cap: u64,
+    /// Samples of the mixture.
+    total: u64,
+}
+
+impl Plan {
+    /// As large a part of `samples` as the published mixtures take.
+    fn of(samples: u64) -> Self {
+        let share = |share: f64| ((samples as f64 * share) as u64).max(1);
+        Self {
+            cap: share(CAP),
+            total: share(TOTAL),
+        }
+    }
+
+    /// Category and weight.
+    fn ratios() -> impl Iterator<Item = (&'static str, f64)> {
+        CATEGORIES.into_iter().zip(RATIOS)
+    }
+
+    /// As this program reads it.
+    fn recipe(&self, pool: &Path) -> String {
+        let mut text = format!("categories = {CATEGORIES:?}\n");
+        for (field, category) in categories() {
+            text += &format!("[[source]]\nname = {field:?}\ncategory = {category:?}\n");
+        }
+        text += &format!(
+            "[input]\nfiles = [{pool:?}]\nmax_bad = \"1%\"\n[dedup]\nexact = true\n[cap]\nall = {}\n\
+             [mix]\ntotal = {}\n[mix.ratios]\n",
+            self.cap, self.total
+        );
+        for (category, weight) in Self::ratios() {
+            text += &format!("{category} = {weight:?}\n");
+        }
+        text + "[prompts.sources]\n\"dvqa_2325k.json\" = [\"word\"]\n\"clevr_700k.json\" = [\"word\"]\n\
+                [[prompts.prompt]]\nname = \"word\"\n\
+                text = \"Answer the question using a single word or phrase.\"\n"
+    }
+
+    /// As the script of the others reads it.
+    fn json(&self) -> Value {
+        json!({
+            "cap": self.cap, "total": self.total, "categories": CATEGORIES, "ratios": RATIOS,
+            "category_of": categories(),
+        })
+    }
 }
 
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
@@ -223,21 +281,16 @@ fn copy(from: &Path, to: &Path) -> Result<f64, Failure> {
     Ok(seconds)
 }
 
-/// This program, with a recipe of caps, exact duplicates and format prompts.
+/// This program, with a recipe of exact duplicates, a cap, a mixture and format prompts.
 fn curate(
     program: &Path,
     pool: &Path,
     folder: &Path,
-    cap: u64,
+    plan: &Plan,
     threads: usize,
 ) -> Result<Measured, Failure> {
     let recipe = folder.join("recipe.toml");
-    let text = format!(
-        "[input]\nfiles = [{pool:?}]\nmax_bad = \"1%\"\n[dedup]\nexact = true\n[cap]\nall = {cap}\n\
-         [prompts.sources]\n\"dvqa_2325k.json\" = [\"word\"]\n\"clevr_700k.json\" = [\"word\"]\n\
-         [[prompts.prompt]]\nname = \"word\"\ntext = \"Answer the question using a single word or phrase.\"\n"
-    );
-    fs::write(&recipe, text).map_err(file(&recipe))?;
+    fs::write(&recipe, plan.recipe(pool)).map_err(file(&recipe))?;
     let out = folder.join("curated");
     for left in [out.clone(), folder.join("curated.partial")] {
         if left.exists() {
@@ -281,16 +334,17 @@ fn peer(
     name: &str,
     pool: &Path,
     folder: &Path,
-    cap: u64,
+    plan: &Plan,
     threads: usize,
 ) -> Result<Measured, Failure> {
-    let out = folder.join("peer.jsonl");
+    let (out, asked) = (folder.join("peer.jsonl"), folder.join("plan.json"));
+    fs::write(&asked, plan.json().to_string()).map_err(file(&asked))?;
     let mut command = Command::new(python);
     command
         .arg(root().join("benches/peers/curate.py"))
         .arg(name)
-        .args([pool, &out])
-        .args([cap.to_string(), MEMORY.to_string(), threads.to_string()])
+        .args([pool, &out, &asked])
+        .args([MEMORY.to_string(), threads.to_string()])
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let (spent, text) = timed(&mut command)?;
     let said: Said = serde_json::from_str(&text).map_err(|source| Failure::Output {
@@ -376,7 +430,7 @@ fn processor_seconds(stat: &str) -> f64 {
 struct About {
     samples: u64,
     bytes: u64,
-    cap: u64,
+    plan: Plan,
     passes: u32,
     copy: f64,
 }
@@ -387,15 +441,17 @@ impl About {
             .get("opabinia")
             .map_or(0, |side| side.kept.values().sum());
         let mut text = format!(
-            "{} samples of {} bytes in the mean, {:.2} GB, {} of them kept by a cap of {} for each value \
-             of `source` after exact duplicates; on {}; {}.\n\n\
+            "{} samples of {} bytes in the mean, {:.2} GB, {} of them kept: after exact duplicates at most {} of \
+             each value of `source`, and of these a mixture of {} by the ratios of the released one; on {}; \
+             {}.\n\n\
              | program | seconds | of the pool in a second | seconds of processors | peak memory |\n\
              | --- | ---: | ---: | ---: | ---: |\n",
             self.samples,
             self.bytes / self.samples.max(1),
             self.bytes as f64 / 1e9,
             kept,
-            self.cap,
+            self.plan.cap,
+            self.plan.total,
             machine.about(),
             match self.passes {
                 1 => "one pass".to_owned(),
@@ -436,6 +492,22 @@ mod tests {
             peak_bytes: 1_500_000_000,
             kept: BTreeMap::from([("s".to_owned(), kept)]),
         }
+    }
+
+    #[test]
+    fn a_plan_is_said_to_all_programs_alike() {
+        let plan = Plan::of(10_000_000);
+        assert_eq!((plan.cap, plan.total), (350_000, 4_000_000));
+        let recipe = plan.recipe(Path::new("p.jsonl"));
+        for part in [
+            "all = 350000\n[mix]\ntotal = 4000000\n[mix.ratios]\nLanguage = 1676.0\n",
+            "name = \"clevr_700k.json\"\ncategory = \"Counting\"\n",
+        ] {
+            assert!(recipe.contains(part), "{recipe}");
+        }
+        let json = plan.json();
+        assert_eq!(json["ratios"][5], 57.5);
+        assert_eq!(json["category_of"]["clevr_700k.json"], "Counting");
     }
 
     #[test]
@@ -484,7 +556,7 @@ mod tests {
         let about = About {
             samples: 1000,
             bytes: 1_000_000_000,
-            cap: 35,
+            plan: Plan::of(1000),
             passes: 1,
             copy: 4.0,
         };

@@ -7,6 +7,7 @@
 
 mod text;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use clap::Args;
 use crate::failure::{Failure, Outcome};
 use text::{Kind, Random, Words};
 
-/// Name, samples of the published pool, value of `source`, folder of pictures, kind of text.
+/// Name, samples of the published pool, value of `source`, folder of pictures, kind of text, category.
 const SOURCES: &str = include_str!("sources.tsv");
 
 /// Of so many samples, one repeats an earlier one of its source.
@@ -46,6 +47,26 @@ struct Source {
     field: &'static str,
     image: Option<&'static str>,
     kind: Kind,
+    category: &'static str,
+}
+
+/// Categories of the published pool, in their order.
+pub(crate) const CATEGORIES: [&str; 7] = [
+    "Language", "General", "OCR", "Counting", "Math", "Code", "Science",
+];
+
+/// Category of each value of `source`: that of most of its samples.
+pub(crate) fn categories() -> BTreeMap<&'static str, &'static str> {
+    let mut sums: BTreeMap<&'static str, BTreeMap<&'static str, u64>> = BTreeMap::new();
+    for source in sources() {
+        let own = sums.entry(source.field).or_default();
+        *own.entry(source.category).or_default() += source.published;
+    }
+    let most = |own: BTreeMap<&'static str, u64>| own.into_iter().max_by_key(|(_, sum)| *sum);
+    let named = sums.into_iter();
+    named
+        .filter_map(|(field, own)| Some((field, most(own)?.0)))
+        .collect()
 }
 
 fn sources() -> Vec<Source> {
@@ -54,11 +75,13 @@ fn sources() -> Vec<Source> {
         let mut next = || fields.next().unwrap_or_default();
         // The first is its name, for who reads the table.
         let (_, published, field, image, kind) = (next(), next(), next(), next(), next());
+        let category = next();
         Some(Source {
             published: published.parse().ok()?,
             field,
             image: (!image.is_empty()).then_some(image),
             kind: Kind::named(kind)?,
+            category,
         })
     };
     SOURCES.lines().filter_map(source).collect()
@@ -192,7 +215,7 @@ fn sample(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::HashSet;
 
     use super::*;
 
@@ -217,6 +240,11 @@ mod tests {
         let sources = sources();
         assert_eq!((sources.len(), SOURCES.lines().count()), (63, 63));
         assert_eq!(sources[0].field, "dvqa_2325k.json");
+        assert!(sources.iter().all(|s| CATEGORIES.contains(&s.category)));
+        let categories = categories();
+        assert_eq!(categories["dvqa_2325k.json"], "OCR");
+        // A mixed file, most of it of OCR.
+        assert_eq!(categories["idefics375k.json"], "OCR");
         let all: u64 = sources.iter().map(|source| source.published).sum();
         assert_eq!(all, 9_621_500);
         for samples in [100, 12_345, 9_621_500] {

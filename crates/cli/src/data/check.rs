@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use opabinia_curate::look::{self, BadLine};
-use opabinia_data::{FaultLimit, Masker, Sample, SampleError};
+use opabinia_data::{FaultLimit, Masker, Sample, SampleError, written};
 use opabinia_llm::{ChatTemplate, Tokenizer};
 use serde_json::json;
 
@@ -41,15 +41,15 @@ pub struct Check {
 #[derive(Args)]
 pub struct MaskArgs {
     /// Chat template that samples are trained with.
-    #[arg(long, requires = "tokenizer")]
+    #[arg(long)]
     template: Option<String>,
-    /// Folder of a model, whose tokenizer is used.
+    /// Folder of a model, whose tokenizer is used; without it, the mask is known by characters alone.
     #[arg(long, requires = "template")]
     tokenizer: Option<PathBuf>,
-    /// Positions that a sample may take.
+    /// Positions that a sample may take; with `--tokenizer`.
     #[arg(long, default_value_t = 2048)]
     max_length: usize,
-    /// Positions that a picture takes.
+    /// Positions that a picture takes; with `--tokenizer`.
     #[arg(long, default_value_t = 576)]
     visual_tokens: usize,
 }
@@ -65,6 +65,12 @@ impl MaskArgs {
         Ok(Some(Masker::new(template, tokenizer, self.max_length)?))
     }
 
+    /// The template, if one is given.
+    pub fn template(&self) -> Result<Option<&'static ChatTemplate>, Failure> {
+        let named = self.template.as_deref().map(ChatTemplate::by_name);
+        Ok(named.transpose()?)
+    }
+
     /// Positions that a picture takes.
     pub fn visual_tokens(&self) -> usize {
         self.visual_tokens
@@ -75,11 +81,12 @@ impl Check {
     /// Does it.
     pub fn run(self) -> Outcome {
         let files = self.files.look(self.decode)?;
-        let masker = self.mask.masker()?;
+        let (masker, template) = (self.mask.masker()?, self.mask.template()?);
         let trains = |sample: &Sample| -> Result<(), SampleError> {
-            match &masker {
-                Some(masker) => masker.tokenize(sample, self.mask.visual_tokens).map(|_| ()),
-                None => look::has_an_answer(sample),
+            match (&masker, template) {
+                (Some(masker), _) => masker.tokenize(sample, self.mask.visual_tokens).map(|_| ()),
+                (None, Some(template)) => written(template, sample).map(|_| ()),
+                (None, None) => look::has_an_answer(sample),
             }
         };
         let mut found = |bad: BadLine| {

@@ -160,5 +160,13 @@ fn tables(manifest: &Manifest) -> String {
             manifest.total.lines().to_string(),
         ]])
         .collect();
-    text + &format!("\n\n{}", output::table(&["outcome", "lines"], &rows))
+    text += &format!("\n\n{}", output::table(&["outcome", "lines"], &rows));
+    if !manifest.rewritten.is_empty() {
+        let answers = manifest.rewritten.iter();
+        let rows: Vec<Vec<String>> = answers
+            .map(|(what, count)| vec![what.clone(), count.to_string()])
+            .collect();
+        text += &format!("\n\n{}", output::table(&["short answers", "count"], &rows));
+    }
+    text
 }

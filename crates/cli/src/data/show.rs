@@ -9,7 +9,7 @@ use clap::Args;
 use opabinia_curate::convert::Kind;
 use opabinia_curate::look;
 use opabinia_curate::page::escape;
-use opabinia_data::{PictureFolder, Place, Role, Run, Sample, SampleFile};
+use opabinia_data::{PictureFolder, Place, Role, Run, Sample, SampleFile, written};
 use opabinia_image::{Filter, ImageLimits, ImageSource, RgbImage, resize};
 
 use super::check::MaskArgs;
@@ -21,8 +21,8 @@ const PICTURE_COLUMNS: u32 = 64;
 
 /// Show a sample as the model will see it.
 ///
-/// With `--template` and `--tokenizer`, the whole prompt, with what is trained set apart: in colour on
-/// a terminal, in ⟦brackets⟧ elsewhere.
+/// With `--mask` and `--template`, the whole prompt, with what is trained set apart: in colour on a terminal,
+/// in ⟦brackets⟧ elsewhere. `--tokenizer` says it token by token, and what does not fit.
 #[derive(Args)]
 pub struct Show {
     /// File of samples, in any form that `data convert` reads.
@@ -33,7 +33,7 @@ pub struct Show {
     /// Folder that the samples' pictures are in; the picture is drawn on a terminal.
     #[arg(long)]
     images: Option<PathBuf>,
-    /// Show which tokens are trained; needs `--template` and `--tokenizer`.
+    /// Show what is trained; needs `--template`.
     #[arg(long, requires = "template")]
     mask: bool,
     #[command(flatten)]
@@ -57,31 +57,9 @@ impl Show {
             }
             (None, None) => None,
         };
-        let masker = if self.mask {
-            self.tokens.masker()?
-        } else {
-            None
-        };
-        let runs = match masker {
-            None => None,
-            Some(masker) => {
-                let tokens = masker.tokenize(&sample, self.tokens.visual_tokens())?;
-                if tokens.cut > 0 {
-                    output::note(&format!("{} tokens do not fit and are cut", tokens.cut));
-                }
-                if tokens.left_out > 0 {
-                    output::note(&format!(
-                        "{} exchanges without question or answer are left out",
-                        tokens.left_out
-                    ));
-                }
-                output::note(&format!(
-                    "{} tokens, {} of them trained",
-                    tokens.tokens.len(),
-                    tokens.trained_tokens()
-                ));
-                Some(masker.explain(&tokens)?)
-            }
+        let runs = match self.mask {
+            true => Some(self.runs(&sample)?),
+            false => None,
         };
         if let Some(path) = &self.page {
             let text = page(&sample, picture.as_ref(), runs.as_deref())?;
@@ -98,6 +76,32 @@ impl Show {
             Some(runs) => output::data(&masked(runs, output::is_terminal())),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The prompt, and what of it is trained.
+    fn runs(&self, sample: &Sample) -> Result<Vec<Run>, Failure> {
+        let Some(masker) = self.tokens.masker()? else {
+            let template = self.tokens.template()?;
+            let template = template.ok_or_else(|| Failure::new("`--mask` needs `--template`"))?;
+            output::note("by characters; `--tokenizer MODEL` shows tokens, and what does not fit");
+            return Ok(written(template, sample)?);
+        };
+        let tokens = masker.tokenize(sample, self.tokens.visual_tokens())?;
+        if tokens.cut > 0 {
+            output::note(&format!("{} tokens do not fit and are cut", tokens.cut));
+        }
+        if tokens.left_out > 0 {
+            output::note(&format!(
+                "{} exchanges without question or answer are left out",
+                tokens.left_out
+            ));
+        }
+        output::note(&format!(
+            "{} tokens, {} of them trained",
+            tokens.tokens.len(),
+            tokens.trained_tokens()
+        ));
+        Ok(masker.explain(&tokens)?)
     }
 
     /// A sample of a file that must be read from its beginning, and the picture that is inside.
@@ -216,7 +220,7 @@ fn page(
          body {{ font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }} \
          pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f5f7; padding: 1rem; }} \
          mark {{ background: #b7ebc6; }} img {{ max-width: 100%; }}</style><h1>{0}</h1><pre>{1}</pre>",
-        escape(&sample.place.to_string()),
+        escape(sample.place.to_string().trim_matches('`')),
         escape(&head(sample)),
     );
     if let Some(picture) = picture {
@@ -243,4 +247,38 @@ fn page(
         text += "</pre>";
     }
     Ok(text + "</html>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trained_is_in_colour_or_in_brackets() {
+        let run = |trained, text: &str| Run {
+            trained,
+            text: text.to_owned(),
+        };
+        let runs = [run(false, "USER: Why?"), run(true, " So</s>")];
+        assert_eq!(masked(&runs, false), "\nUSER: Why?⟦ So</s>⟧");
+        assert_eq!(
+            masked(&runs, true),
+            "\nUSER: Why?\u{1b}[30;42m So</s>\u{1b}[0m"
+        );
+    }
+
+    /// Two pixels, one above the other, are one character: the upper one in front of the lower one.
+    #[test]
+    fn a_picture_is_drawn_in_halves() {
+        let picture = RgbImage::from_raw(1, 2, vec![255, 0, 0, 0, 0, 255]).unwrap();
+        assert_eq!(
+            blocks(&picture),
+            "\u{1b}[38;2;255;0;0;48;2;0;0;255m▀\u{1b}[0m\n"
+        );
+        let wide = blocks(&RgbImage::filled(200, 100, [1, 2, 3]).unwrap());
+        assert_eq!(
+            (wide.lines().count(), wide.matches('▀').count()),
+            (16, 16 * 64)
+        );
+    }
 }

@@ -26,8 +26,19 @@ pub(super) enum Start {
     Gzip,
     Zstd,
     Tar,
+    Arrow,
     Array,
     Lines,
+}
+
+/// Arrow files are what a library keeps for itself; data sets are published as Parquet.
+pub(super) fn arrow_is_refused(path: &Path) -> CurateError {
+    CurateError::Format {
+        path: path.to_owned(),
+        problem: "it is Arrow, as `save_to_disk` of Hugging Face's `datasets` writes it, which is not read; write it \
+                  as Parquet by `datasets.load_from_disk(FOLDER).to_parquet(FILE)`"
+            .to_owned(),
+    }
 }
 
 impl Start {
@@ -37,6 +48,8 @@ impl Start {
             [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
             [0x1F, 0x8B, ..] => Self::Gzip,
             [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
+            // A file, or a stream, whose first message comes after this mark.
+            [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xFF, 0xFF, 0xFF, 0xFF, ..] => Self::Arrow,
             _ if head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar") => Self::Tar,
             _ if text(head).trim_ascii_start().first() == Some(&b'[') => Self::Array,
             _ => Self::Lines,
@@ -84,6 +97,7 @@ impl Kind {
             Start::Gzip => Self::Gzip,
             Start::Zstd => Self::Zstd,
             Start::Tar => Self::Tar,
+            Start::Arrow => return Err(arrow_is_refused(path)),
             Start::Array => Self::Array,
             Start::Lines => Self::of_lines(text(&head)),
         })
@@ -149,5 +163,10 @@ mod tests {
         assert_eq!(kind(b"PAR1..."), Kind::Parquet);
         assert_eq!(kind(&[0x1F, 0x8B, 8]), Kind::Gzip);
         assert_eq!(kind(&[0x28, 0xB5, 0x2F, 0xFD]), Kind::Zstd);
+        for arrow in [&b"ARROW1\0\0"[..], b"\xFF\xFF\xFF\xFF\x10\0\0\0"] {
+            std::fs::write(&path, arrow).unwrap();
+            let refused = Kind::of(&path).unwrap_err().to_string();
+            assert!(refused.contains("to_parquet"), "{refused}");
+        }
     }
 }

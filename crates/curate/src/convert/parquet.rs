@@ -73,7 +73,7 @@ pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), 
     for batch in reader.with_batch_size(ROWS).build().map_err(failed())? {
         let batch = batch.map_err(|error| format(error.to_string()))?;
         step(batch.num_rows());
-        let (rest, pictures) = without_pictures(&batch).map_err(|e| format(e.to_string()))?;
+        let (rest, mut pictures) = without_pictures(&batch).map_err(|e| format(e.to_string()))?;
         let mut text = Vec::new();
         let mut writer = LineDelimitedWriter::new(&mut text);
         writer
@@ -88,16 +88,16 @@ pub fn parquet(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), 
                 _ => serde_json::from_slice(values.next().unwrap_or_default())
                     .map_err(|error| format(format!("row {number}: {error}")))?,
             };
-            let own = pictures.get(&row).cloned().unwrap_or_default();
+            let own = pictures.remove(&row).unwrap_or_default();
             let mut value = with_parsed_turns(value);
-            // A picture that is not inside has at least a name.
-            if own.is_empty()
-                && let Some(path) = path_of(&batch, row)
-                && let Value::Object(fields) = &mut value
+            if let Value::Object(fields) = &mut value
+                && !fields.contains_key("image")
+                && let Some(names) = names_of(&own)
             {
-                fields.insert("image".to_owned(), Value::String(path));
+                fields.insert("image".to_owned(), names);
             }
-            sink(record(value, own))?;
+            let bytes = own.into_iter().filter_map(|picture| picture.bytes);
+            sink(record(value, bytes.collect()))?;
         }
     }
     Ok(())
@@ -116,10 +116,34 @@ fn with_parsed_turns(mut value: Value) -> Value {
     value
 }
 
-/// Encoded pictures by the row they are in.
-type PicturesByRow = BTreeMap<usize, Vec<Vec<u8>>>;
+/// A picture of a row: its bytes, if it is inside of the file, and what it is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Inside {
+    bytes: Option<Vec<u8>>,
+    path: Option<String>,
+}
 
-/// Splits a batch into what JSON can hold, and the bytes of pictures by row.
+/// Pictures by the row they are in.
+type PicturesByRow = BTreeMap<usize, Vec<Inside>>;
+
+/// What a record calls its pictures: those that are inside of the file if there are some, and else those
+/// that have a name alone. Nothing if one has no name.
+fn names_of(pictures: &[Inside]) -> Option<Value> {
+    let any_inside = pictures.iter().any(|picture| picture.bytes.is_some());
+    let meant = pictures
+        .iter()
+        .filter(|picture| picture.bytes.is_some() || !any_inside);
+    let names: Vec<&str> = meant
+        .map(|picture| picture.path.as_deref().filter(|path| !path.is_empty()))
+        .collect::<Option<_>>()?;
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(json!(one)),
+        several => Some(json!(several)),
+    }
+}
+
+/// Splits a batch into what JSON can hold, and the pictures by row.
 fn without_pictures(
     batch: &RecordBatch,
 ) -> Result<(RecordBatch, PicturesByRow), datafusion::arrow::error::ArrowError> {
@@ -127,14 +151,13 @@ fn without_pictures(
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let found = (0..column.len()).map(|row| bytes_of(column, row));
-        let found: Vec<Vec<Vec<u8>>> = found.collect();
-        if found.iter().all(Vec::is_empty) && !holds_bytes(field.data_type()) {
+        if !holds_bytes(field.data_type()) {
             fields.push(field.clone());
             columns.push(ArrayRef::clone(column));
             continue;
         }
-        for (row, own) in found.into_iter().enumerate() {
+        for row in 0..column.len() {
+            let own = inside(column, row);
             pictures.entry(row).or_default().extend(own);
         }
     }
@@ -158,18 +181,33 @@ fn holds_bytes(kind: &DataType) -> bool {
 }
 
 /// The pictures of a row of a column that holds bytes.
-fn bytes_of(column: &ArrayRef, row: usize) -> Vec<Vec<u8>> {
+fn inside(column: &ArrayRef, row: usize) -> Vec<Inside> {
     if !holds_bytes(column.data_type()) || column.is_null(row) {
         return Vec::new();
     }
+    let nameless = |bytes: &[u8]| {
+        vec![Inside {
+            bytes: Some(bytes.to_vec()),
+            path: None,
+        }]
+    };
     match column.data_type() {
-        DataType::Binary => vec![column.as_binary::<i32>().value(row).to_vec()],
-        DataType::LargeBinary => vec![column.as_binary::<i64>().value(row).to_vec()],
-        DataType::BinaryView => vec![column.as_binary_view().value(row).to_vec()],
+        DataType::Binary => nameless(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => nameless(column.as_binary::<i64>().value(row)),
+        DataType::BinaryView => nameless(column.as_binary_view().value(row)),
         DataType::Struct(_) => {
             let all: &StructArray = column.as_struct();
-            all.column_by_name("bytes")
-                .map_or_else(Vec::new, |bytes| bytes_of(bytes, row))
+            let bytes = all.column_by_name("bytes");
+            let bytes = bytes.map_or_else(Vec::new, |bytes| inside(bytes, row));
+            let picture = Inside {
+                bytes: bytes.into_iter().find_map(|found| found.bytes),
+                path: all.column_by_name("path").and_then(|path| text(path, row)),
+            };
+            // Without either, a structure is how some files say that there is no picture.
+            match picture == Inside::default() {
+                true => Vec::new(),
+                false => vec![picture],
+            }
         }
         DataType::List(_) => in_list(&column.as_list::<i32>().value(row)),
         DataType::LargeList(_) => in_list(&column.as_list::<i64>().value(row)),
@@ -177,21 +215,19 @@ fn bytes_of(column: &ArrayRef, row: usize) -> Vec<Vec<u8>> {
     }
 }
 
-/// The path in a structure of bytes and path.
-fn path_of(batch: &RecordBatch, row: usize) -> Option<String> {
-    let columns = batch.columns().iter();
-    let mut structures = columns.filter(|column| {
-        matches!(column.data_type(), DataType::Struct(_)) && holds_bytes(column.data_type())
-    });
-    let all: &StructArray = structures.next()?.as_struct_opt()?;
-    let paths = all.column_by_name("path")?.as_string_opt::<i32>()?;
-    paths.is_valid(row).then(|| paths.value(row).to_owned())
+/// A text of a column of texts.
+fn text(column: &ArrayRef, row: usize) -> Option<String> {
+    if column.is_null(row) {
+        return None;
+    }
+    let short = column.as_string_opt::<i32>().map(|texts| texts.value(row));
+    let long = || column.as_string_opt::<i64>().map(|texts| texts.value(row));
+    let view = || column.as_string_view_opt().map(|texts| texts.value(row));
+    short.or_else(long).or_else(view).map(str::to_owned)
 }
 
-fn in_list(list: &ArrayRef) -> Vec<Vec<u8>> {
-    (0..list.len())
-        .flat_map(|row| bytes_of(list, row))
-        .collect()
+fn in_list(list: &ArrayRef) -> Vec<Inside> {
+    (0..list.len()).flat_map(|row| inside(list, row)).collect()
 }
 
 /// Texts that are columns of their own.
@@ -298,7 +334,8 @@ impl<'a> Columns<'a> {
             .bytes
             .is_valid(row)
             .then(|| self.bytes.value(row).to_vec());
-        let more = bytes_of(self.more, row);
+        let more = inside(self.more, row).into_iter();
+        let more = more.filter_map(|picture| picture.bytes);
         Ok(Incoming::Record {
             record: Value::Object(record),
             pictures: first.into_iter().chain(more).collect(),

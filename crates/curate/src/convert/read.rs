@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 use super::array::array;
-use super::kind::{HEAD_BYTES, MARK, Start};
+use super::kind::{HEAD_BYTES, MARK, Start, arrow_is_refused};
 use super::normalise::normalise;
 use super::parquet::parquet;
 use super::webdataset::tar;
@@ -46,6 +46,7 @@ pub fn read(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), Cur
             (start, reader) = look(Box::new(BufReader::new(inside))).map_err(io())?;
             true
         }
+        Start::Arrow => return Err(arrow_is_refused(path)),
         Start::Tar | Start::Array | Start::Lines => false,
     };
     let refused = |what: &str| CurateError::Format {
@@ -55,6 +56,7 @@ pub fn read(path: &Path, position: &AtomicU64, sink: Sink<'_>) -> Result<(), Cur
     match start {
         Start::Parquet => Err(refused("Parquet")),
         Start::Gzip | Start::Zstd if is_compressed => Err(refused("something compressed")),
+        Start::Arrow => Err(arrow_is_refused(path)),
         Start::Tar => tar(path, reader, sink),
         Start::Array => array(path, reader, sink),
         Start::Gzip | Start::Zstd | Start::Lines => lines(path, reader, sink),

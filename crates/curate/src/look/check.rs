@@ -50,6 +50,19 @@ impl Checked {
     }
 }
 
+/// What was found, with what to do where the finding itself does not say it.
+fn with_advice(class: Class, what: String) -> String {
+    let advice = match class {
+        Class::BrokenJson => "mend the line, or remove it",
+        Class::Schema => "mend the sample, or remove it",
+        Class::MissingImage => "put the picture there, mend `image`, or remove the sample",
+        Class::BadImage => "replace the picture, or remove the sample",
+        _ => return what,
+    };
+    let end = if what.ends_with(['?', '.']) { "" } else { ";" };
+    format!("{what}{end} {advice}")
+}
+
 /// Whether something can be learned from a sample.
 pub type Trains<'a> = &'a (dyn Fn(&Sample) -> Result<(), SampleError> + Sync);
 
@@ -90,15 +103,16 @@ pub fn check(
             (Class::Ok, Some(sample)) => match trains(sample) {
                 Ok(()) => (None, String::new(), false),
                 Err(error) => {
-                    let kind = match &error {
-                        SampleError::NoTrainableToken { .. } => "no_trainable_token",
-                        _ => Class::Schema.name(),
+                    let what = error.in_full();
+                    let (kind, what) = match &error {
+                        SampleError::NoTrainableToken { .. } => ("no_trainable_token", what),
+                        _ => (Class::Schema.name(), with_advice(Class::Schema, what)),
                     };
-                    (Some(kind), error.in_full(), false)
+                    (Some(kind), what, false)
                 }
             },
             (class, _) => {
-                let what = classified.what.unwrap_or_default();
+                let what = with_advice(class, classified.what.unwrap_or_default());
                 (Some(class.name()), what, false)
             }
         }

@@ -227,7 +227,7 @@ impl Used<'_> {
         if self.looks.has_near(hash) {
             return Err(("near duplicate", "it looks like an earlier one"));
         }
-        if self.known.looks.has_near(hash) {
+        if self.known.has_look(hash) {
             return Err(("in another pool", "it looks like one of `filters.pools`"));
         }
         self.looks.add(hash);

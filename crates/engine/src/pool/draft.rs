@@ -115,7 +115,7 @@ fn judge(
         return Some((reason, format!("{why}: {}", draft.question)));
     }
     let key = text_key(&draft.question, &draft.answer);
-    if known.texts.contains(&key) {
+    if known.has_text(key) {
         return Some(("in another pool", draft.question.clone()));
     }
     match texts.insert(key) {
