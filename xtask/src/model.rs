@@ -73,13 +73,14 @@ const WORLDS: [World; 3] = [
     },
 ];
 /// Its recipes in the order in which they build on each other.
-const STAGES: [&str; 7] = [
+const STAGES: [&str; 8] = [
     "decoder",
     "language-encoder",
     "self-supervised-encoder",
     "conv-encoder",
     "align",
     "instruct-few",
+    "instruct-apart",
     "instruct",
 ];
 /// Of so many lines of a run's log one is kept beside the model.
@@ -139,7 +140,8 @@ impl Model {
         if !self.no_install {
             install(Path::new(model), Path::new(scores))?;
             let curves = format!("{SHIPPED}/curves.svg");
-            let runs = ["align", "instruct-few", "instruct"].map(|run| format!("runs/small/{run}"));
+            let runs = ["align", "instruct-few", "instruct-apart", "instruct"]
+                .map(|run| format!("runs/small/{run}"));
             let mut compare = vec!["train", "compare"];
             compare.extend(runs.iter().map(String::as_str));
             compare.extend(["--axis", "samples", "--out", &curves]);
