@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::ModelError;
 use crate::config::read_json;
+use crate::{ModelError, gguf};
 
 /// Names of a tokenizer's files; a folder has some of them.
 const TOKENIZER_FILES: [&str; 7] = [
@@ -50,7 +50,10 @@ impl Companions {
             }
         }
         Ok(Self {
-            config: table(&folder.join("config.json"))?,
+            config: match gguf::config_of(folder)? {
+                Some(config) => config,
+                None => table(&folder.join("config.json"))?,
+            },
             generation: table(&folder.join("generation_config.json"))?,
             tokenizer,
         })

@@ -13,7 +13,7 @@ use opabinia_nn::Grid;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ModelError;
+use crate::{ModelError, gguf};
 
 /// The configuration of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,13 +132,18 @@ struct GenerationConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder, and `generation_config.json` where there is one.
+    /// Reads `config.json` of a model folder, and `generation_config.json` where there is one. Without
+    /// the first, the metadata of a GGUF file take its place.
     ///
     /// # Errors
     /// If a file cannot be read, or describes no model that can be built.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let mut config = Self::from_json(&read_json(&path)?).map_err(|error| match error {
+        let json = match gguf::config_of(folder)? {
+            Some(table) => Value::Object(table),
+            None => read_json(&path)?,
+        };
+        let mut config = Self::from_json(&json).map_err(|error| match error {
             ModelError::Key { key, source, .. } => ModelError::Key { path, key, source },
             other => other,
         })?;

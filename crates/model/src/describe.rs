@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use burn::prelude::*;
 use opabinia_connector::Connector;
-use opabinia_llm::{ChatTemplate, Decoder, TemplateHints, Tokenizer};
+use opabinia_llm::{ChatTemplate, Decoder, TemplateHints};
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec};
 use opabinia_weights::{Checkpoint, KeyMap, parameters};
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::config::VisionConfig;
 use crate::load::connector_input;
-use crate::{ModelConfig, ModelError, keys};
+use crate::{ModelConfig, ModelError, gguf, keys};
 
 /// What a model folder holds.
 #[derive(Clone, Debug, Serialize)]
@@ -163,7 +163,7 @@ pub(crate) fn describe_parts(
 }
 
 fn template(folder: &Path, config: &ModelConfig) -> Result<(String, String), ModelError> {
-    let tokenizer = Tokenizer::from_folder(folder)?;
+    let tokenizer = gguf::tokenizer(folder)?;
     let choice = ChatTemplate::for_checkpoint(&TemplateHints {
         model_type: &config.model_type,
         conversation_template: config.conversation_template.as_deref(),

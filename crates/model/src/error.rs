@@ -72,8 +72,29 @@ pub enum ModelError {
         /// What it should be.
         expected: String,
     },
+    /// Metadata of a GGUF file from which no model can be built.
+    #[error("`{key}` in the GGUF file is {found}, but {expected}")]
+    Gguf {
+        /// The key, or the tensor.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A GGUF file without a tokenizer beside it.
+    #[error(
+        "no tokenizer beside the GGUF file in `{}`: the one inside it is not read; put \
+         `tokenizer.json` and `tokenizer_config.json` (or `tokenizer.model`) of the model that it \
+         was made from there",
+        .folder.display()
+    )]
+    GgufTokenizer {
+        /// The model folder.
+        folder: PathBuf,
+    },
     /// The decoder's part of the configuration is wrong.
-    #[error("config.json does not describe a language model that can be built")]
+    #[error("the configuration does not describe a language model that can be built")]
     Decoder(#[from] DecoderConfigError),
     /// The connector's part of the configuration is wrong, or it cannot take a picture.
     #[error(transparent)]

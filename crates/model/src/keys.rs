@@ -169,6 +169,8 @@ pub fn encoder_inside(index: usize) -> String {
 pub const IGNORED: &[&str] = &[
     // Buffers, not weights.
     r"rotary_emb\.inv_freq$",
+    // A table in GGUF files of what `rope_scaling` in `config.json` says.
+    r"^rope_freqs\.weight$",
     // Encoders inside the file are loaded by their own maps.
     r"^model\.vision_tower_aux_list\.",
 ];

@@ -15,6 +15,7 @@ pub mod error;
 pub mod fit;
 pub mod forward;
 pub mod generate;
+mod gguf;
 pub mod gradients;
 mod guess;
 pub mod in_llm;

@@ -1,7 +1,7 @@
 //! From a checkpoint folder to a model that can be asked.
 //!
 //! The folder is one as Hugging Face publishes them: `config.json` decides what is built, weights
-//! are one file or shards, the tokenizer lies beside. The vision encoders of the released models
+//! are one file or shards, the tokenizer lies beside. A GGUF file may stand for the first two. The vision encoders of the released models
 //! are not in their folders; each is looked for where the caller says, inside the checkpoint file,
 //! in `towers/` of the folder, and last under its own name on the hub.
 
@@ -17,7 +17,7 @@ use opabinia_weights::{Checkpoint, LoadOptions, LoadReport, WeightDtype, hub, lo
 
 use crate::companions::Companions;
 use crate::config::{ConnectorKeys, VisionConfig};
-use crate::{ModelConfig, ModelError, keys};
+use crate::{ModelConfig, ModelError, gguf, keys};
 
 /// Everything that has parameters.
 #[derive(Module, Debug)]
@@ -115,7 +115,7 @@ impl Model {
         options: &LoadModel,
         connector: ConnectorStart<'_>,
     ) -> Result<(Self, LoadedFrom), ModelError> {
-        let tokenizer = Tokenizer::from_folder(folder)?;
+        let tokenizer = gguf::tokenizer(folder)?;
         let (template, template_choice) =
             choose_template(&config, &tokenizer, options.template.as_deref())?;
         check_marks(&config, &tokenizer)?;
