@@ -231,7 +231,7 @@ fn every_shipped_recipe_is_one_and_says_so_again_when_resolved() {
             found += 1;
         }
     }
-    assert_eq!(found, 14);
+    assert_eq!(found, 16);
 }
 
 #[test]
@@ -251,13 +251,17 @@ fn the_small_recipes_lead_to_one_another() {
         parts.encoders[1].weights,
         Some(model("small/conv-encoder.toml"))
     );
-    let instruct = shipped("small/instruct.toml");
-    let Work::Instruct(start) = &instruct.work else {
-        panic!("no stage 2");
-    };
-    assert!(start.parts(0).is_none());
-    assert!(matches!(&start.start,
-        ModelStart::Folder { from, .. } if *from == model("small/align.toml")));
+    let parts = ["align", "instruct-few", "instruct-apart", "instruct"];
+    for pair in parts.windows(2) {
+        let [before, after] = [pair[0], pair[1]];
+        let instruct = shipped(&format!("small/{after}.toml"));
+        let Work::Instruct(start) = &instruct.work else {
+            panic!("no stage 2");
+        };
+        assert!(start.parts(0).is_none());
+        assert!(matches!(&start.start,
+            ModelStart::Folder { from, .. } if *from == model(&format!("small/{before}.toml"))));
+    }
 }
 
 const INSTRUCT: &str = r#"name = "x"
