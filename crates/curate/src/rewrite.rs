@@ -161,18 +161,6 @@ pub fn rewrite(
     Ok(done)
 }
 
-/// A line of the ledger.
-#[derive(Serialize)]
-struct Entry<'a> {
-    file: &'a str,
-    line: u64,
-    turn: usize,
-    outcome: &'static str,
-    before: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<&'a str>,
-}
-
 struct Work<'a> {
     wanted: &'a Rewrite,
     scribe: Scribe<'a>,
@@ -278,14 +266,7 @@ impl<'a> Work<'a> {
             for one in &became {
                 self.done.out_of_budget |= one.outcome == OUT_OF_BUDGET && !self.wanted.finish;
                 *self.done.answers.entry(one.outcome).or_default() += 1;
-                self.enter(&Entry {
-                    file: &name,
-                    line: first + i as u64,
-                    turn: one.turn,
-                    outcome: one.outcome,
-                    before: &one.before,
-                    after: one.after.as_deref(),
-                })?;
+                self.enter(one.entry(Some(&name), first + i as u64))?;
             }
             match changed {
                 None => self.samples.line(line)?,
@@ -298,9 +279,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn enter(&mut self, entry: &Entry<'_>) -> Result<(), CurateError> {
+    fn enter(&mut self, entry: serde_json::Result<String>) -> Result<(), CurateError> {
         let io = || CurateError::io("write", &self.ledger_path);
-        let text = serde_json::to_string(entry).map_err(|error| io()(error.into()))?;
+        let text = entry.map_err(|error| io()(error.into()))?;
         writeln!(self.ledger, "{text}").map_err(io())
     }
 

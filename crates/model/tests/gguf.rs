@@ -2,15 +2,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
 #[path = "../../weights/tests/gguf_file/mod.rs"]
 mod gguf_file;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::prelude::*;
+use common::values;
 use gguf_file::{GgufFile, Value};
 use opabinia_llm::Conversation;
 use opabinia_model::describe::describe;
@@ -117,30 +116,6 @@ fn folder(file: &GgufFile) -> tempfile::TempDir {
         fs::copy(golden().join(name), folder.path().join(name)).unwrap();
     }
     folder
-}
-
-/// Bits of every parameter, by path.
-fn values<M: Module>(module: &M) -> BTreeMap<String, Vec<u8>> {
-    #[derive(Default)]
-    struct Values {
-        path: Vec<String>,
-        found: BTreeMap<String, Vec<u8>>,
-    }
-    impl ModuleVisitor for Values {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let bytes = param.val().into_data().as_bytes().to_vec();
-            self.found.insert(self.path.join("."), bytes);
-        }
-    }
-    let mut values = Values::default();
-    module.visit(&mut values);
-    values.found
 }
 
 #[test]

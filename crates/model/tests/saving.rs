@@ -3,12 +3,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::prelude::*;
+use common::values;
 use opabinia_connector::{InLlmConfig, LayerType};
 use opabinia_image::{ImageLimits, ImageSource, load};
 use opabinia_llm::{Conversation, PromptToken};
@@ -40,31 +41,6 @@ fn golden(case: &str) -> PathBuf {
 
 fn open(folder: &Path) -> Model {
     Model::load(folder, &LoadModel::default()).unwrap().0
-}
-
-/// Bits of every parameter, by path.
-fn values<M: Module>(module: &M) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    #[derive(Default)]
-    struct Values {
-        path: Vec<String>,
-        found: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
-    }
-    impl ModuleVisitor for Values {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let data = param.val().into_data();
-            let found = (data.shape().to_vec(), data.as_bytes().to_vec());
-            self.found.insert(self.path.join("."), found);
-        }
-    }
-    let mut values = Values::default();
-    module.visit(&mut values);
-    values.found
 }
 
 /// Keys and shapes of a checkpoint.

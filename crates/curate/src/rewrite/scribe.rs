@@ -6,6 +6,7 @@ use opabinia_data::PictureFolder;
 use opabinia_endpoint::{ChatRequest, EndpointError, takes_picture};
 use opabinia_image::ImageLimits;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::journal::{Journal, Key, Refusal, Reply};
 use super::line::{self, Asked, Short};
@@ -33,6 +34,33 @@ pub(super) struct Became {
     pub before: String,
     /// What it is now, if it changed.
     pub after: Option<String>,
+}
+
+/// A line of a ledger.
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    line: u64,
+    turn: usize,
+    outcome: &'static str,
+    before: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<&'a str>,
+}
+
+impl Became {
+    /// A line of JSON for the ledger, with the place of the sample; the file where there are several.
+    pub(super) fn entry(&self, file: Option<&str>, line: u64) -> serde_json::Result<String> {
+        serde_json::to_string(&Entry {
+            file,
+            line,
+            turn: self.turn,
+            outcome: self.outcome,
+            before: &self.before,
+            after: self.after.as_deref(),
+        })
+    }
 }
 
 impl Asked {

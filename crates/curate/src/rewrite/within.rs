@@ -11,7 +11,6 @@ use std::time::Duration;
 use opabinia_data::Place;
 use opabinia_endpoint::{Endpoint, EndpointOptions, TokenLimit};
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::line::Asked;
 use super::scribe::{OUT_OF_BUDGET, Scribe};
@@ -89,17 +88,6 @@ pub(crate) struct Settled {
     pub text: String,
 }
 
-/// A line of the shard's ledger.
-#[derive(Serialize)]
-struct Entry<'a> {
-    line: u64,
-    turn: usize,
-    outcome: &'static str,
-    before: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<&'a str>,
-}
-
 impl Within<'_> {
     fn asked(&self, line: &[u8]) -> Asked {
         // The place is for no message.
@@ -157,15 +145,9 @@ impl Within<'_> {
                 return Err(self.out_of_budget());
             }
             *settled.counts.entry(one.outcome.to_owned()).or_default() += 1;
-            let entry = Entry {
-                line: number,
-                turn: one.turn,
-                outcome: one.outcome,
-                before: &one.before,
-                after: one.after.as_deref(),
-            };
-            let text =
-                serde_json::to_string(&entry).map_err(|error| CurateError::DoesNotAddUp {
+            let text = one
+                .entry(None, number)
+                .map_err(|error| CurateError::DoesNotAddUp {
                     what: format!("a rewritten answer cannot be written as JSON: {error}"),
                 })?;
             settled.text += &text;
