@@ -38,6 +38,8 @@ use opabinia_llm::{
     Tokenizer, TokenizerError,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{DataError, SampleError};
 use crate::sample::{Sample, Turn};
 
@@ -48,12 +50,15 @@ pub const IGNORED: i64 = -100;
 pub const IMAGE: i64 = -200;
 
 /// A sample as tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokenized {
     /// Tokens, with one element where the picture goes.
     pub tokens: Vec<PromptToken>,
     /// For each of them, whether the model learns to produce it.
     pub trained: Vec<bool>,
+    /// Where each of several exchanges begins that share what is before the first of them and do not
+    /// see each other ([`Turns::Apart`]); empty where everything sees all that is before it.
+    pub branches: Vec<usize>,
     /// Exchanges that were left out because question or answer is empty or missing. A picture that
     /// only those showed is left out with them.
     pub left_out: usize,
@@ -83,7 +88,7 @@ impl Tokenized {
         self.tokens.contains(&PromptToken::Image)
     }
 
-    /// Positions that the sample takes, if a picture takes `visual_tokens`.
+    /// Slots that the sample takes, if a picture takes `visual_tokens`.
     pub fn positions(&self, visual_tokens: usize) -> usize {
         self.tokens
             .iter()
@@ -91,7 +96,7 @@ impl Tokenized {
             .sum()
     }
 
-    /// Keeps the longest beginning that takes at most `max_length` positions, if a picture takes
+    /// Of a row without branches, keeps the longest beginning that takes at most `max_length` positions, if a picture takes
     /// `visual_tokens`. A picture is kept whole or not at all.
     pub fn truncate(&mut self, max_length: usize, visual_tokens: usize) {
         let mut positions = 0;
@@ -141,12 +146,27 @@ pub struct Run {
     pub text: String,
 }
 
+/// What an exchange of a conversation sees of those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turns {
+    /// Everything, as in a chat.
+    #[default]
+    Together,
+    /// The picture alone: each question is read and answered as if it were the only one, while the
+    /// picture is seen once for all of them. This is how Molmo (arXiv 2409.17146, section 3) trains
+    /// pictures with many annotations. Losses and gradients are those of as many samples of one
+    /// exchange; only the time is less.
+    Apart,
+}
+
 /// Turns samples into tokens for one template, tokenizer and length.
 #[derive(Clone, Debug)]
 pub struct Masker {
     template: &'static ChatTemplate,
     tokenizer: Arc<Tokenizer>,
     max_length: usize,
+    turns: Turns,
 }
 
 /// A prompt, and what is known of its bytes.
@@ -275,7 +295,14 @@ impl Masker {
             template,
             tokenizer,
             max_length,
+            turns: Turns::Together,
         })
+    }
+
+    /// The same with another rule for what exchanges see of each other.
+    #[must_use]
+    pub fn with_turns(self, turns: Turns) -> Self {
+        Self { turns, ..self }
     }
 
     /// The tokenizer.
@@ -300,15 +327,25 @@ impl Masker {
         visual_tokens: usize,
     ) -> Result<Tokenized, SampleError> {
         sample.check_placeholder()?;
-        let prompt = Prompt::of(self.template, &sample.clone().with_leading_image())?;
-        let mut tokenized = self.mask(&prompt, sample)?;
-        let trained = tokenized.trained_tokens();
-        let picture = match tokenized.has_image() {
+        let whole = sample.clone().with_leading_image();
+        let rows = match self.turns {
+            Turns::Apart if self.template.style != Style::Plain => alone(&whole),
+            _ => vec![whole],
+        };
+        let mut rows = rows
+            .iter()
+            .map(|row| self.mask(&Prompt::of(self.template, row)?, sample))
+            .collect::<Result<Vec<_>, _>>()?;
+        let count = |rows: &[Tokenized]| rows.iter().map(Tokenized::trained_tokens).sum::<usize>();
+        let trained = count(&rows);
+        let picture = match rows.iter().any(Tokenized::has_image) {
             true => format!(" (the picture takes {visual_tokens})"),
             false => String::new(),
         };
-        tokenized.truncate(self.max_length, visual_tokens);
-        if tokenized.trained_tokens() == 0 {
+        for row in &mut rows {
+            row.truncate(self.max_length, visual_tokens);
+        }
+        if count(&rows) == 0 {
             let what = format!(
                 "all {trained} lie behind the first {} positions{picture}; raise `max_length` or \
                  shorten the sample",
@@ -316,7 +353,10 @@ impl Masker {
             );
             return Err(nothing_trained(sample, what));
         }
-        Ok(tokenized)
+        Ok(Tokenized {
+            left_out: answered(&sample.turns).1,
+            ..joined(rows)
+        })
     }
 
     /// The runs of trained and other tokens, in words: what a dry run shows.
@@ -356,6 +396,7 @@ impl Masker {
         Ok(Tokenized {
             tokens,
             trained,
+            branches: Vec::new(),
             left_out: prompt.left_out,
             cut: 0,
         })
@@ -413,6 +454,67 @@ fn answered(turns: &[Turn]) -> (Vec<opabinia_llm::Turn>, usize) {
         kept.push(opabinia_llm::Turn::assistant(answer));
     }
     (kept, left_out)
+}
+
+/// The answered exchanges of a sample, each as a conversation of its own that shows the picture; the
+/// sample itself if there is none.
+fn alone(sample: &Sample) -> Vec<Sample> {
+    let (turns, _) = answered(&sample.turns);
+    let exchange = |turns: &[opabinia_llm::Turn]| {
+        let turn = |turn: &opabinia_llm::Turn| {
+            let text = turn.text.clone().unwrap_or_default();
+            let text = text.replace(IMAGE_PLACEHOLDER, "");
+            let text = match (turn.role, &sample.image) {
+                (Role::User, Some(_)) => format!("{IMAGE_PLACEHOLDER}\n{}", text.trim()),
+                _ => text,
+            };
+            Turn {
+                role: turn.role,
+                text,
+            }
+        };
+        Sample {
+            turns: turns.iter().map(turn).collect(),
+            ..sample.clone()
+        }
+    };
+    match turns.is_empty() {
+        true => vec![sample.clone()],
+        false => turns.chunks(2).map(exchange).collect(),
+    }
+}
+
+/// Rows as branches of one trunk: the longest beginning that all of them have and nobody is trained
+/// on. Rows of which nothing is trained are left out.
+fn joined(rows: Vec<Tokenized>) -> Tokenized {
+    let cut = rows.iter().map(|row| row.cut).sum();
+    let mut rows = rows.into_iter().filter(|row| row.trained_tokens() > 0);
+    let (mut joined, rest) = match rows.next() {
+        Some(first) => (first, rows.collect::<Vec<_>>()),
+        None => return Tokenized::default(),
+    };
+    joined.cut = cut;
+    let Some(shared) = rest.iter().map(|row| shared_beginning(&joined, row)).min() else {
+        return joined;
+    };
+    joined.branches.push(shared);
+    for row in rest {
+        joined.branches.push(joined.tokens.len());
+        joined.tokens.extend_from_slice(&row.tokens[shared..]);
+        joined.trained.extend_from_slice(&row.trained[shared..]);
+    }
+    joined
+}
+
+/// Tokens that two rows begin with. The token before a trained one is where it is predicted, so it
+/// stays in the branch.
+fn shared_beginning(a: &Tokenized, b: &Tokenized) -> usize {
+    let before_answer = |row: &Tokenized| {
+        let first = row.trained.iter().position(|&trained| trained);
+        first.unwrap_or(row.trained.len()).saturating_sub(1)
+    };
+    let equal = a.tokens.iter().zip(&b.tokens).take_while(|(a, b)| a == b);
+    equal.count().min(before_answer(a)).min(before_answer(b))
 }
 
 #[cfg(test)]
@@ -488,8 +590,7 @@ mod tests {
         Tokenized {
             tokens: vec![Text(1), Image, Text(5), Text(6), Text(7)],
             trained: vec![false, false, false, true, true],
-            left_out: 0,
-            cut: 0,
+            ..Tokenized::default()
         }
     }
 

@@ -497,6 +497,78 @@ fn a_picture_counts_with_its_visual_tokens() {
     assert!(error.contains("(the picture takes 100)"), "{error}");
 }
 
+/// Under every template: each branch behind the trunk is what its exchange is alone, the picture is there
+/// once, and nothing of the trunk is trained.
+#[test]
+fn exchanges_apart_are_exchanges_alone() {
+    for pair in chat_pairs() {
+        let texts = [
+            "How many?",
+            "Two.",
+            "Which colour?",
+            "Red.",
+            "How large?",
+            "Small.",
+        ];
+        let alone: Vec<Tokenized> = texts
+            .chunks(2)
+            .map(|turns| tokens_of(&pair, &[&format!("<image>\n{}", turns[0]), turns[1]]))
+            .collect();
+        let turns: Vec<Value> = ["How many?\n<image>"]
+            .iter()
+            .chain(&texts[1..])
+            .enumerate()
+            .map(|(i, text)| json!({"from": (["human", "gpt"][i % 2]), "value": text}))
+            .collect();
+        let together = sample(&json!({"has_image": true, "conversations": turns}));
+        let apart = |max_length| {
+            Masker::new(pair.template, Arc::clone(&pair.tokenizer), max_length)
+                .unwrap()
+                .with_turns(Turns::Apart)
+                .tokenize(&together, 10)
+        };
+        let found = apart(NO_LIMIT).unwrap();
+        let trunk = found.branches[0];
+        assert_eq!(found.branches.len(), 3, "{}", pair.name);
+        assert!(found.tokens[..trunk].contains(&PromptToken::Image));
+        assert!(found.trained[..=trunk].iter().all(|trained| !trained));
+        let ends = found.branches[1..]
+            .iter()
+            .copied()
+            .chain([found.tokens.len()]);
+        for ((&start, end), alone) in found.branches.iter().zip(ends).zip(&alone) {
+            let tokens = [&found.tokens[..trunk], &found.tokens[start..end]].concat();
+            let trained = [&found.trained[..trunk], &found.trained[start..end]].concat();
+            assert_eq!(
+                (&tokens, &trained),
+                (&alone.tokens, &alone.trained),
+                "{}",
+                pair.name
+            );
+        }
+        // The limit is for each of them, as it would be alone; the row of all may be longer.
+        let longest = alone.iter().map(|row| row.positions(10)).max().unwrap();
+        assert!(found.positions(10) > longest);
+        assert_eq!(apart(longest).unwrap(), found);
+        assert_eq!(apart(longest - 1).unwrap().cut, found.cut + 1);
+    }
+}
+
+#[test]
+fn an_exchange_without_an_answer_is_no_branch() {
+    for pair in chat_pairs() {
+        let masker = Masker::new(pair.template, Arc::clone(&pair.tokenizer), NO_LIMIT).unwrap();
+        let masker = masker.with_turns(Turns::Apart);
+        let only = masker.tokenize(&sample(pair.case("empty_answer_only")), 1);
+        assert_eq!(only.unwrap_err().to_string(), {
+            let error = pair.run(pair.case("empty_answer_only"));
+            error.unwrap_err().to_string()
+        });
+        let found = masker.tokenize(&sample(pair.case("empty_answer_middle")), 1);
+        assert!(found.unwrap().left_out > 0);
+    }
+}
+
 #[test]
 fn a_mask_can_be_read() {
     let pair = Pair::read("llama_3");

@@ -14,6 +14,29 @@ pub struct Slot {
     pub position: usize,
     /// Whether a token is there; padding is hidden from everybody.
     pub filled: bool,
+    /// The branch it belongs to. Branches go on from the same beginning, the trunk, and do not see each
+    /// other: several questions about one picture are read in one row as if each were alone.
+    pub branch: usize,
+}
+
+impl Slot {
+    /// The branch that every other one sees.
+    pub const TRUNK: usize = 0;
+
+    /// A token of the trunk.
+    #[must_use]
+    pub fn at(position: usize) -> Self {
+        Self {
+            position,
+            filled: true,
+            branch: Self::TRUNK,
+        }
+    }
+
+    /// Whether a token that comes later may look at this one, as far as branches go.
+    fn is_before(&self, later: &Self) -> bool {
+        self.branch == Self::TRUNK || self.branch == later.branch
+    }
 }
 
 /// What a decoder remembers of a batch.
@@ -86,12 +109,13 @@ impl KvCache {
         for (row, new) in self.rows.iter_mut().zip(step) {
             row.extend_from_slice(new);
         }
-        let all_filled = self.rows.iter().flatten().all(|slot| slot.filled);
+        let mut slots = self.rows.iter().flatten();
+        let plain = slots.all(|slot| slot.filled && slot.branch == Slot::TRUNK);
         let window_reaches = window.is_some_and(|window| {
             let last = self.rows.iter().flatten().map(|slot| slot.position).max();
             last.is_some_and(|last| last >= window)
         });
-        if all_filled && !window_reaches {
+        if plain && !window_reaches {
             return AttentionMask::Causal;
         }
         self.explicit_mask(before, window, device)
@@ -109,7 +133,7 @@ impl KvCache {
             for (i, query) in row.iter().enumerate().skip(before) {
                 hidden.extend(row.iter().enumerate().map(|(j, key)| {
                     let too_old = window.is_some_and(|w| query.position >= key.position + w);
-                    j > i || !key.filled || too_old
+                    j > i || !key.filled || too_old || !key.is_before(query)
                 }));
             }
         }
@@ -176,7 +200,10 @@ mod tests {
         filled
             .iter()
             .enumerate()
-            .map(|(position, &filled)| Slot { position, filled })
+            .map(|(position, &filled)| Slot {
+                filled,
+                ..Slot::at(position)
+            })
             .collect()
     }
 
@@ -196,16 +223,7 @@ mod tests {
             None,
             &device,
         );
-        let next = [
-            vec![Slot {
-                position: 2,
-                filled: true,
-            }],
-            vec![Slot {
-                position: 1,
-                filled: true,
-            }],
-        ];
+        let next = [vec![Slot::at(2)], vec![Slot::at(1)]];
         let mask = cache.extend(&next, None, &device);
         assert_eq!(hidden(&mask), [false, false, false, false, true, false]);
     }
@@ -218,6 +236,24 @@ mod tests {
             [false, true, true],
             [false, false, true],
             [true, false, false],
+        ]
+        .concat();
+        assert_eq!(hidden(&mask), expected);
+    }
+
+    #[test]
+    fn branches_see_the_trunk_and_themselves() {
+        let slot = |position, branch| Slot {
+            branch,
+            ..Slot::at(position)
+        };
+        let row = [0, 1, 1, 2].map(|branch| slot(usize::from(branch > 0), branch));
+        let mask = KvCache::new().extend(&[row.to_vec()], None, &Device::flex());
+        let expected = [
+            [false, true, true, true],
+            [false, false, true, true],
+            [false, false, false, true],
+            [false, true, true, false],
         ]
         .concat();
         assert_eq!(hidden(&mask), expected);

@@ -90,12 +90,7 @@ impl Step {
     #[must_use]
     pub fn contiguous(embeddings: Tensor<3>, start: usize) -> Self {
         let [b, t, _] = embeddings.dims();
-        let row = (start..start + t)
-            .map(|position| Slot {
-                position,
-                filled: true,
-            })
-            .collect();
+        let row = (start..start + t).map(Slot::at).collect();
         Self {
             embeddings,
             slots: vec![row; b],
@@ -384,7 +379,7 @@ mod tests {
             let padding = Tensor::zeros([1, long - short, 16], &device);
             let padded = if long == short { b } else { Tensor::cat(vec![b, padding], 1) };
             let row = |filled: usize| {
-                (0..long).map(|position| Slot { position, filled: position < filled }).collect()
+                (0..long).map(|position| Slot { filled: position < filled, ..Slot::at(position) }).collect()
             };
             let mut cache = KvCache::new();
             let step = Step {
@@ -395,8 +390,8 @@ mod tests {
             let step = Step {
                 embeddings: Tensor::cat(vec![next_a, next_b], 0),
                 slots: vec![
-                    vec![Slot { position: long, filled: true }],
-                    vec![Slot { position: short, filled: true }],
+                    vec![Slot::at(long)],
+                    vec![Slot::at(short)],
                 ],
             };
             let next = values(model.forward(step, &mut cache, &mut NoHook));

@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             tokens,
             trained: &trained,
             pictures: &[],
+            branches: &[],
         })
         .collect();
     let options = LossOptions {

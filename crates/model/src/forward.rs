@@ -12,7 +12,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use opabinia_connector::{Connected, PictureSize};
 use opabinia_image::PixelBatch;
-use opabinia_llm::{KvCache, Step};
+use opabinia_llm::KvCache;
 use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_vision::{Encoder, pixel_tensor};
 
@@ -68,8 +68,7 @@ impl Network {
     /// Hidden states of a whole packed batch after the final norm, `[b, t, d]`, when nothing will
     /// be read after it.
     ///
-    /// Rows are padded at their ends, so whatever looks back only sees tokens: the causal mask hides
-    /// the padding, and no other is made. States of padding mean nothing.
+    /// States of padding mean nothing.
     ///
     /// # Errors
     /// If the constant image position leaves a row.
@@ -80,7 +79,7 @@ impl Network {
         rule: ImagePosition,
         trace: &mut Trace,
     ) -> Result<Tensor<3>, ModelError> {
-        let step = Step::contiguous(packed.embeddings.clone(), 0);
+        let step = packed.read_once();
         let mut hook = self.hook(config, packed, rule, trace)?;
         Ok(self.decoder.forward(step, &mut KvCache::new(), &mut hook))
     }

@@ -335,8 +335,8 @@ impl Model {
         let slots = packed.rows.iter().zip(writers).map(|(row, writer)| {
             let position = row.length + writer.ids.len().max(1) - 1;
             vec![Slot {
-                position,
                 filled: writer.stop.is_none(),
+                ..Slot::at(position)
             }]
         });
         let rows = writers.len();
@@ -391,13 +391,9 @@ impl Model {
         let first = row.length + writer.ids.len().max(1) - 1;
         let embeddings = self.network.decoder.embed(&tokens, &self.device);
         let (count, width) = (tokens.len(), self.config.decoder.hidden);
-        let slot = |i: usize| Slot {
-            position: first + i,
-            filled: true,
-        };
         let step = Step {
             embeddings: embeddings.reshape([1, count, width]),
-            slots: vec![(0..count).map(slot).collect()],
+            slots: vec![(first..first + count).map(Slot::at).collect()],
         };
         let hidden = self.network.decoder.forward(step, cache, &mut NoHook);
         let scores = self.scores(hidden.reshape([count, width]))?;

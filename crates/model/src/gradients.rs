@@ -15,7 +15,7 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use opabinia_connector::PictureContext;
-use opabinia_llm::{KvCache, LayerHook, Step};
+use opabinia_llm::{KvCache, LayerHook};
 use opabinia_nn::{Trace, dropout};
 
 use crate::forward::trains;
@@ -114,7 +114,7 @@ impl<'a> Checkpointed<'a> {
         options: &'a LossOptions,
         packed: &'a Packed,
     ) -> Self {
-        let step = Step::contiguous(packed.embeddings.clone(), 0);
+        let step = packed.read_once();
         let (embedded, _) = network.decoder.begin(step, &mut KvCache::new());
         let count = packed.context.iter().flat_map(seen).count();
         Self {
@@ -137,7 +137,7 @@ impl<'a> Checkpointed<'a> {
         inner.embeddings = inner.embeddings.inner();
         inner.context = inner.context.map(|x| with_seen(&x, Tensor::inner));
         let mut slots = KvCache::new();
-        let step = Step::contiguous(inner.embeddings.clone(), 0);
+        let step = inner.read_once();
         let (mut x, pass) = plain.decoder.begin(step, &mut slots);
         let (rule, mut trace) = (self.options.image_position, Trace::off());
         let mut hook = plain.hook(self.config, &inner, rule, &mut trace)?;
@@ -175,7 +175,7 @@ impl<'a> Checkpointed<'a> {
     fn backward(&mut self) -> Result<(), ModelError> {
         let decoder = &self.network.decoder;
         let mut slots = KvCache::new();
-        let step = Step::contiguous(self.packed.embeddings.clone(), 0);
+        let step = self.packed.read_once();
         let (_, pass) = decoder.begin(step, &mut slots);
         let (rule, mut trace) = (self.options.image_position, Trace::off());
         let lowest = self.lowest_that_trains();

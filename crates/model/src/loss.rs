@@ -29,6 +29,11 @@ pub struct TrainingRow<'a> {
     pub trained: &'a [bool],
     /// The picture of each placeholder.
     pub pictures: &'a [PictureInput],
+    /// Where each of several questions about the same beginning starts, as an index of `tokens`, the
+    /// beginning itself not counted; empty where every token sees all that are before it. A branch has
+    /// the loss and gradients that the beginning and it would have as a row of their own; its first
+    /// token must not be a trained one.
+    pub branches: &'a [usize],
 }
 
 /// A picture on its way into the model.
@@ -112,6 +117,7 @@ pub(crate) fn pack_training(
         .map(|row| RowToPack {
             tokens: row.tokens,
             pictures: places.by_ref().take(row.pictures.len()).collect(),
+            branches: row.branches,
         })
         .collect();
     network.pack(config, &rows, connected.as_ref(), device)

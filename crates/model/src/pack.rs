@@ -51,6 +51,35 @@ pub struct PackedRow {
     pub pictures: Vec<PictureSpan>,
     /// What stands in each slot, for recognising a prompt that goes on where another ended.
     pub units: Vec<Unit>,
+    /// First slot of each branch; empty where there are none. What is before the first of them is the
+    /// trunk, from which each goes on as if the others were not there.
+    pub branches: Vec<usize>,
+}
+
+impl PackedRow {
+    /// What the decoder needs to know of a slot.
+    fn slot(&self, slot: usize) -> Slot {
+        let branch = self.branches.partition_point(|&start| start <= slot);
+        // Positions of a branch go on where the trunk ends.
+        let skipped = match (self.branches.first(), branch.checked_sub(1)) {
+            (Some(trunk), Some(branch)) => self.branches[branch] - trunk,
+            _ => 0,
+        };
+        Slot {
+            position: slot - skipped,
+            filled: slot < self.length,
+            branch,
+        }
+    }
+
+    /// Positions that its longest branch takes with the trunk.
+    fn positions(&self) -> usize {
+        let last = self.branches.iter().skip(1).map(|start| start - 1);
+        let last = last.chain([self.length.saturating_sub(1)]);
+        last.map(|slot| self.slot(slot).position + 1)
+            .max()
+            .unwrap_or(0)
+    }
 }
 
 /// Where a picture's visual tokens lie.
@@ -79,6 +108,8 @@ pub struct RowToPack<'a> {
     pub tokens: &'a [PromptToken],
     /// The picture of each placeholder: its place in what the connector made.
     pub pictures: Vec<usize>,
+    /// Where each branch begins, as an index of `tokens`; see [`PackedRow::branches`].
+    pub branches: &'a [usize],
 }
 
 /// What stands in one slot.
@@ -113,17 +144,21 @@ impl Packed {
         self.part(0..self.len())
     }
 
+    /// The whole batch as one step when nothing is read after it. Padding stands at the ends of rows, so
+    /// unless rows have branches the causal mask hides it, and no other is made.
+    #[must_use]
+    pub(crate) fn read_once(&self) -> Step {
+        match self.rows.iter().all(|row| row.branches.is_empty()) {
+            true => Step::contiguous(self.embeddings.clone(), 0),
+            false => self.step(),
+        }
+    }
+
     /// Some slots of every row, for reading a prompt in chunks.
     #[must_use]
     pub fn part(&self, slots: std::ops::Range<usize>) -> Step {
         let [b, _, d] = self.embeddings.dims();
-        let row = |row: &PackedRow| {
-            let slot = |position| Slot {
-                position,
-                filled: position < row.length,
-            };
-            slots.clone().map(slot).collect()
-        };
+        let row = |row: &PackedRow| slots.clone().map(|slot| row.slot(slot)).collect();
         Step {
             embeddings: self.embeddings.clone().slice([0..b, slots.clone(), 0..d]),
             slots: self.rows.iter().map(row).collect(),
@@ -196,6 +231,7 @@ impl Model {
             .map(|(prompt, pictures)| RowToPack {
                 tokens: &prompt.tokens,
                 pictures: pictures.iter().map(&mut place).collect(),
+                branches: &[],
             })
             .collect();
         let connected: Vec<&Connected> = distinct.iter().map(|seen| &seen.connected).collect();
@@ -311,18 +347,15 @@ fn place(
     if length == 0 {
         return Err(ModelError::EmptyPrompt);
     }
-    if length > config.max_length {
-        return Err(ModelError::TooLong {
-            tokens: length,
-            visual,
-            limit: config.max_length,
-        });
-    }
     let vocab = config.decoder.vocab;
     let mut pictures = row.pictures.iter();
     let mut spans = Vec::with_capacity(placeholders);
     let mut units = Vec::with_capacity(length);
-    for token in row.tokens {
+    let mut branches = Vec::with_capacity(row.branches.len());
+    for (index, token) in row.tokens.iter().enumerate() {
+        if row.branches.contains(&index) {
+            branches.push(units.len());
+        }
         match (*token, pictures.as_slice()) {
             (PromptToken::Text(id), _) if id as usize >= vocab => {
                 return Err(ModelError::TokenId { id, vocab });
@@ -344,9 +377,19 @@ fn place(
             (PromptToken::Image, []) => {}
         }
     }
-    Ok(PackedRow {
+    let row = PackedRow {
         length,
         pictures: spans,
         units,
-    })
+        branches,
+    };
+    let positions = row.positions();
+    if positions > config.max_length {
+        return Err(ModelError::TooLong {
+            tokens: positions,
+            visual,
+            limit: config.max_length,
+        });
+    }
+    Ok(row)
 }

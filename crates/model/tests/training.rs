@@ -45,6 +45,7 @@ struct Sample {
     tokens: Vec<PromptToken>,
     trained: Vec<bool>,
     pictures: Vec<RgbImage>,
+    branches: Vec<usize>,
 }
 
 impl Sample {
@@ -58,7 +59,25 @@ impl Sample {
             trained: (0..tokens.len()).map(|i| i >= first).collect(),
             tokens,
             pictures: pictures.iter().map(|name| picture(name)).collect(),
+            branches: Vec::new(),
         }
+    }
+
+    /// Samples with the same beginning as one row that has it once.
+    fn branched(samples: &[&Self], shared: usize) -> Self {
+        let mut row = Self {
+            tokens: samples[0].tokens[..shared].to_vec(),
+            trained: samples[0].trained[..shared].to_vec(),
+            pictures: samples[0].pictures.clone(),
+            branches: Vec::new(),
+        };
+        for sample in samples {
+            assert_eq!(sample.tokens[..shared], row.tokens[..shared]);
+            row.branches.push(row.tokens.len());
+            row.tokens.extend_from_slice(&sample.tokens[shared..]);
+            row.trained.extend_from_slice(&sample.trained[shared..]);
+        }
+        row
     }
 
     fn pixels(&self, network: &Network) -> Vec<PictureInput> {
@@ -83,6 +102,7 @@ impl Sample {
             tokens: &self.tokens,
             trained: &self.trained,
             pictures,
+            branches: &self.branches,
         }
     }
 }
@@ -208,6 +228,71 @@ fn with_a_graph_it_is_the_same_number() {
     for network in [trained, frozen] {
         let found = loss_of(&model, &network, &device, &all, &options);
         assert!(close(plain.0, found.0), "{plain:?} {found:?}");
+    }
+}
+
+/// Questions about one picture in one row cost what they cost in rows of their own, and give the same
+/// gradients; beside them are a row without branches, and one whose branches are of other lengths.
+#[test]
+fn branches_cost_what_they_cost_alone() {
+    let model = model();
+    let about = |picture, question: &str, trained| {
+        let picture: Vec<&str> = Option::into_iter(picture).collect();
+        Sample::new(&model, &picture, question, trained)
+    };
+    let (square, wide) = (Some("square"), Some("wide"));
+    let alone = [
+        about(square, "What is it?", 5),
+        about(square, "How many are there in the picture?", 1),
+        about(square, "Where?", 2),
+        about(wide, "Describe the picture in detail.", 7),
+        about(None, "What is 3 plus 4?", 3),
+        about(None, "Who?", 4),
+    ];
+    let [a, b, c, d, e, f] = &alone;
+    let shared = |samples: &[&Sample]| {
+        let first = &samples[0].tokens;
+        let equal = |other: &&Sample| {
+            first
+                .iter()
+                .zip(&other.tokens)
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        samples[1..].iter().map(equal).min().unwrap()
+    };
+    let branched = [
+        Sample::branched(&[a, b, c], shared(&[a, b, c])),
+        Sample::branched(&[d], 2),
+        Sample::branched(&[e, f], shared(&[e, f])),
+    ];
+    let alone: Vec<&Sample> = alone.iter().collect();
+    let branched: Vec<&Sample> = branched.iter().collect();
+    for (name, network) in trainings(&model.network.clone().train()) {
+        let (sum, expected) = gradients(&model, &network, &alone, false);
+        for checkpointing in [false, true] {
+            let (found_sum, found) = gradients(&model, &network, &branched, checkpointing);
+            assert!(close(sum, found_sum), "{name}: {sum} {found_sum}");
+            for (path, theirs) in &expected {
+                same_gradient(
+                    &format!("{name}: {path}"),
+                    theirs.as_deref(),
+                    found[path].as_deref(),
+                );
+            }
+        }
+    }
+}
+
+/// Gradients that sums in another order give.
+fn same_gradient(name: &str, expected: Option<&[f32]>, found: Option<&[f32]>) {
+    let (Some(expected), Some(found)) = (expected, found) else {
+        assert_eq!(expected.is_some(), found.is_some(), "{name}");
+        return;
+    };
+    let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    for (a, b) in expected.iter().zip(found) {
+        assert!((a - b).abs() <= 1e-4 * largest.max(1e-3), "{name}: {a} {b}");
     }
 }
 

@@ -312,6 +312,7 @@ impl Batch {
                 tokens: &row.tokens.tokens,
                 trained: &row.tokens.trained,
                 pictures: &row.pictures,
+                branches: &row.tokens.branches,
             })
             .collect()
     }

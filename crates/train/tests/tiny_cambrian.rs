@@ -139,6 +139,7 @@ impl Tiny {
                 tokens: &row.tokens,
                 trained: &row.trained,
                 pictures: &row.pictures,
+                branches: &[],
             })
             .collect();
         let trained = rows.iter().flat_map(|row| row.trained);

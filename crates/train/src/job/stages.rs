@@ -180,7 +180,8 @@ impl Job<'_> {
             model.template,
             Arc::new(model.tokenizer.clone()),
             model.config.max_length,
-        );
+        )?
+        .with_turns(data.turns);
         let options = LossOptions {
             checkpointing: self.recipe.memory.gradient_checkpointing,
             ..LossOptions::default()
@@ -193,7 +194,7 @@ impl Job<'_> {
         };
         Ok(StageTask::new(
             data,
-            masker?,
+            masker,
             model,
             self.eyes(model)?,
             options,

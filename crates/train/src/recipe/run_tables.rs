@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use opabinia_data::FaultLimit;
+use opabinia_data::mask::Turns;
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Part;
@@ -31,6 +32,8 @@ pub struct DataTable {
     /// Whether a batch holds samples of one modality and similar length; so in stage 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_by_modality_length: Option<bool>,
+    /// What the exchanges of a conversation see of each other.
+    pub turns: Turns,
     /// Threads that read samples and decode pictures.
     pub workers: usize,
     /// Folder in which features of frozen encoders are kept, or `"off"`.
@@ -46,6 +49,7 @@ impl Default for DataTable {
             validation_images: None,
             max_bad: FaultLimit::default(),
             group_by_modality_length: None,
+            turns: Turns::Together,
             workers: 2,
             feature_cache: FeatureCache::Off,
         }

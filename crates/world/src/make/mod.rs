@@ -5,7 +5,7 @@
 //! DIR/train/images/00/000000.png …
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
-//! DIR/train/apart.jsonl         its short questions, each as a conversation of its own
+//! DIR/train/apart.jsonl         many short questions per picture, to be read apart from each other
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
 //! DIR/train/labels/             what is in each cell of each picture, for dense supervision
@@ -339,10 +339,8 @@ impl Files {
             self.instruct.push(&line(sample)?)?;
         }
         self.align.push(&line(&page.align)?)?;
-        if let Some(file) = &mut self.apart {
-            for sample in &page.apart {
-                file.push(&line(sample)?)?;
-            }
+        if let (Some(file), Some(sample)) = (&mut self.apart, &page.apart) {
+            file.push(&line(sample)?)?;
         }
         if let (Some(file), Some(sample)) = (&mut self.text, &page.described) {
             file.push(&line(sample)?)?;

@@ -75,8 +75,8 @@ pub(super) struct Page {
     pub align: Sample,
     /// A conversation; there is nothing to ask about some pictures.
     pub instruct: Option<Sample>,
-    /// The short questions of `instruct`, each as a conversation of its own; training pictures only.
-    pub apart: Vec<Sample>,
+    /// Short questions that are made to be read apart from each other; training pictures only.
+    pub apart: Option<Sample>,
     /// The same as `instruct`, with words in place of the picture.
     pub described: Option<Sample>,
     /// The questions of `instruct`.
@@ -101,6 +101,8 @@ const DESCRIBED: usize = 1;
 const FACTS: usize = 2;
 /// Share of conversations that ask for a fact, too.
 const FACT_SHARE: f64 = 0.15;
+/// Most short questions about a picture that are read apart.
+const APART: usize = 12;
 /// Share of conversations that ask for a caption, too.
 const CAPTION_SHARE: f64 = 0.3;
 
@@ -131,14 +133,10 @@ pub(super) fn page(
         picture: &picture,
         options,
     };
-    let (asked, form, instruct) = about.instruct();
+    let (asked, instruct) = about.instruct();
     let (apart, described, benchmark) = match split {
-        Split::Train => (
-            about.apart(&asked, form),
-            about.described(index),
-            Vec::new(),
-        ),
-        Split::Test => (Vec::new(), None, about.benchmark(index)),
+        Split::Train => (about.apart(), about.described(index), Vec::new()),
+        Split::Test => (None, None, about.benchmark(index)),
     };
     Page {
         align: about.align(),
@@ -226,7 +224,7 @@ impl About<'_> {
     }
 
     /// A conversation about the picture; some ask for a fact or for a caption in between.
-    fn instruct(&self) -> (Vec<Question>, Form, Option<Sample>) {
+    fn instruct(&self) -> (Vec<Question>, Option<Sample>) {
         let random = &mut self.stream("conversation");
         let turns = self.options.turns;
         let fact = random.random_bool(FACT_SHARE);
@@ -248,21 +246,22 @@ impl About<'_> {
             said.insert(place, self.caption(random));
         }
         let sample = (!said.is_empty()).then(|| self.sample(self.id.clone(), said));
-        (asked, form, sample)
+        (asked, sample)
     }
 
-    /// The questions of a conversation for short answers one by one. What was asked before distracts a
+    /// Many short questions about the picture, to be read one by one. What was asked before distracts a
     /// decoder that has yet to find out where to look, and long answers outweigh short ones: places
     /// in numbers are left out.
-    fn apart(&self, asked: &[Question], form: Form) -> Vec<Sample> {
-        let short = asked
-            .iter()
-            .filter(|question| form == Form::Short && question.task != Task::Place);
-        let alone = short.enumerate().map(|(number, question)| {
-            let id = format!("{}-{number}", self.id);
-            self.sample(id, vec![exchange(question, Form::Short)])
-        });
-        alone.collect()
+    fn apart(&self) -> Option<Sample> {
+        let random = &mut self.stream("apart");
+        let mut asked = several(&self.picture.truth, APART, random);
+        asked.retain(|question| question.task != Task::Place);
+        if random.random_bool(FACT_SHARE) {
+            asked.extend(knowledge::ask(random));
+        }
+        let short = |question: &Question| exchange(question, Form::Short);
+        let said: Vec<_> = asked.iter().map(short).collect();
+        (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
     }
 
     /// What a training picture shows in words, and questions, without the picture.

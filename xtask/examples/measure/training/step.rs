@@ -124,6 +124,7 @@ impl Row {
             tokens: &self.tokens,
             trained: &self.trained,
             pictures: &self.pictures,
+            branches: &[],
         }
     }
 }
