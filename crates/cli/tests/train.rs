@@ -351,6 +351,59 @@ fn what_is_left_out_of_samples_is_said() {
         ]);
 }
 
+/// Two files with pictures of the same name in two folders, and four questions about the second, of
+/// which none sees the others.
+#[test]
+fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
+    let ground = Ground::shared();
+    let picture = ground.path("world/train/images/00/000000.png");
+    fs::create_dir_all(ground.path("else")).unwrap();
+    fs::copy(picture, ground.path("else/x.png")).unwrap();
+    let mut several = json!({"image": "x.png", "conversations": []});
+    for (i, answer) in ["a ball", "two", "red", "a cube and a cone"]
+        .iter()
+        .enumerate()
+    {
+        let picture = if i == 2 { "<image>\n" } else { "" };
+        let question = format!("{picture}Question {i}?");
+        let turns = several["conversations"].as_array_mut().unwrap();
+        turns.push(json!({"from": "human", "value": question}));
+        turns.push(json!({"from": "gpt", "value": answer}));
+    }
+    ground.write("else.jsonl", &format!("{several}\n"));
+    let run = |out: &str, images: &str, turns: &str| {
+        let (images, turns) = (
+            format!("data.images={images}"),
+            format!("data.turns={turns}"),
+        );
+        let files = "data.files=[\"world/train/apart.jsonl\", \"else.jsonl\"]";
+        let values = [
+            files,
+            &images,
+            &turns,
+            "data.max_bad=0",
+            "schedule.epochs=1",
+        ];
+        let sets = values.into_iter().flat_map(|value| ["--set", value]);
+        let out = ["--out", out];
+        ground.train("instruct", &sets.chain(out).collect::<Vec<_>>())
+    };
+    let own = "[\"world/train\", \"else\"]";
+    run("runs/apart", own, "apart").ok();
+    run("runs/together", own, "together").ok();
+    let sum = |run: &str, key: &str| -> u64 {
+        let log = ground.log(run);
+        log.iter().map(|line| line[key].as_u64().unwrap()).sum()
+    };
+    for key in ["samples", "pictures", "terms"] {
+        assert_eq!(sum("runs/apart", key), sum("runs/together", key), "{key}");
+    }
+    assert_ne!(ground.log("runs/apart"), ground.log("runs/together"));
+    run("runs/nowhere", "world/train", "apart").fails_with(1, &["else.jsonl:1", "x.png"]);
+    let two = "[\"world/train\"]";
+    run("runs/nowhere", two, "apart").fails_with(2, &["one for each of `data.files`"]);
+}
+
 /// A conversation as a line of a file of samples.
 fn sample(image: Option<&str>, answer: &str) -> String {
     let question = match image {

@@ -1,4 +1,4 @@
-//! The folder that the pictures of samples are in.
+//! The folder that the pictures of samples are in, one for all files of samples or each with its own.
 //!
 //! A sample names its picture by a path inside of this folder. A path that leaves it is refused: data
 //! from elsewhere must not make a run read whatever file it likes.
@@ -18,6 +18,8 @@ use crate::sample::Sample;
 #[derive(Clone, Debug)]
 pub struct PictureFolder {
     root: PathBuf,
+    /// Files of samples whose pictures are in a folder of their own.
+    of_files: Vec<(PathBuf, PathBuf)>,
     limits: ImageLimits,
 }
 
@@ -31,8 +33,30 @@ impl PictureFolder {
         std::fs::read_dir(root).map_err(DataError::io("open the folder of pictures", root))?;
         Ok(Self {
             root: root.to_owned(),
+            of_files: Vec::new(),
             limits,
         })
+    }
+
+    /// The same, with the pictures of one file of samples below another `root`. The file is named as
+    /// the samples name it ([`crate::Place::file`]).
+    ///
+    /// # Errors
+    /// If `root` is not a folder.
+    pub fn with_file(
+        mut self,
+        file: impl Into<PathBuf>,
+        root: impl AsRef<Path>,
+    ) -> Result<Self, DataError> {
+        let root = Self::open(root, self.limits)?.root;
+        self.of_files.push((file.into(), root));
+        Ok(self)
+    }
+
+    fn root_of(&self, sample: &Sample) -> &Path {
+        let own = |(file, _): &&(PathBuf, PathBuf)| **file == *sample.place.file;
+        let own = self.of_files.iter().find(own);
+        own.map_or(&self.root, |(_, root)| root)
     }
 
     /// Path of a sample's picture; `None` if it has none.
@@ -50,7 +74,7 @@ impl PictureFolder {
                 image: image.clone(),
             });
         }
-        let path = self.root.join(image);
+        let path = self.root_of(sample).join(image);
         if path.is_file() {
             return Ok(Some(path));
         }
@@ -129,6 +153,21 @@ mod tests {
         std::fs::write(folder.path().join("coco/broken.png"), b"\x89PNG").unwrap();
         let pictures = PictureFolder::open(folder.path(), ImageLimits::default()).unwrap();
         (folder, pictures)
+    }
+
+    #[test]
+    fn a_file_of_samples_may_have_a_folder_of_its_own() {
+        let (folder, pictures) = folder();
+        let inner = folder.path().join("coco");
+        let other = pictures.clone().with_file("other.jsonl", &inner).unwrap();
+        let found = |name: &str| other.find(&sample(name)).map(Option::unwrap);
+        assert_eq!(found("coco/A.png").unwrap(), inner.join("A.png"));
+        assert!(found("A.png").is_err());
+        let mut elsewhere = sample("A.png");
+        elsewhere.place = Place::new(Path::new("other.jsonl"), 1);
+        assert_eq!(other.find(&elsewhere).unwrap(), Some(inner.join("A.png")));
+        assert!(pictures.find(&elsewhere).is_err());
+        assert!(pictures.with_file("a", folder.path().join("no")).is_err());
     }
 
     #[test]

@@ -169,8 +169,7 @@ fn tokenized(row: &Value) -> Tokenized {
             .iter()
             .map(|&label| label != -100)
             .collect(),
-        left_out: 0,
-        cut: 0,
+        ..Tokenized::default()
     }
 }
 

@@ -9,8 +9,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use opabinia_data::mask::Turns;
 use opabinia_data::{Masker, Place, Sample, SampleError, Tokenized};
-use opabinia_llm::{ChatTemplate, SpecialTokens, Tokenizer};
+use opabinia_llm::{ChatTemplate, PromptToken, SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 
 /// Where ids and labels must equal the reference's.

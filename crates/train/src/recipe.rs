@@ -34,7 +34,7 @@ pub use model_tables::{
     MaeTable, ModelTable, TextTable, TokenizerTable,
 };
 pub use run_tables::{
-    BatchTable, DataTable, FeatureCache, LogTable, LoraTable, LoraTarget, MemoryTable,
+    BatchTable, DataTable, FeatureCache, Images, LogTable, LoraTable, LoraTarget, MemoryTable,
     OptimizerTable, PartTable, Precision, SaveTable, SavedWeights, ScheduleTable,
 };
 pub use tables::Stage;

@@ -322,6 +322,16 @@ fn values_are_refused_with_their_line() {
         ),
         ("lr = 1e-3", "lr = nan", "r.toml:15: `optimizer.lr` is NaN"),
         ("micro = 4", "micro = 17", "r.toml:12: `batch.micro` is 17"),
+        (
+            "files = [\"a.jsonl\"]",
+            "files = [\"a.jsonl\"]\nimages = [\"a\", \"b\"]",
+            "r.toml:9: `data.images` is a list of 2, but it must be one folder, or a list with one",
+        ),
+        (
+            "files = [\"a.jsonl\"]",
+            "files = [\"a.jsonl\"]\nturns = \"alone\"",
+            "r.toml:9: unknown variant `alone`, expected `together` or `apart`",
+        ),
         ("micro = 4", "micro = 0", "r.toml:12: `batch.micro` is 0"),
         (
             "micro = 4",

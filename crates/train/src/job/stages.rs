@@ -18,7 +18,7 @@ use super::{Done, Driven, Job, Order};
 use crate::TrainError;
 use crate::groups::Part;
 use crate::lora;
-use crate::recipe::{self, FeatureCache, ModelStart};
+use crate::recipe::{self, FeatureCache, Images, ModelStart};
 use crate::stage::{Eyes, FrozenEyes, StageData, StageTask};
 
 /// The list of bad samples in the run's folder.
@@ -32,13 +32,33 @@ pub(super) enum For {
 }
 
 impl Job<'_> {
-    /// Where the pictures of some samples are.
-    pub(super) fn pictures(&self, purpose: For) -> Option<&PathBuf> {
+    /// Where the pictures of some samples are, if they have any: the folder of all files, or of the
+    /// first.
+    pub(super) fn picture_root(&self, purpose: For) -> Option<&PathBuf> {
         let data = &self.recipe.data;
+        let training = match &data.images {
+            Some(Images::Folder(folder)) => Some(folder),
+            Some(Images::OfFiles(folders)) => folders.first(),
+            None => None,
+        };
         match purpose {
-            For::Training => data.images.as_ref(),
-            For::Validation => data.validation_images.as_ref().or(data.images.as_ref()),
+            For::Training => training,
+            For::Validation => data.validation_images.as_ref().or(training),
         }
+    }
+
+    fn pictures(&self, purpose: For) -> Result<Option<PictureFolder>, TrainError> {
+        let Some(root) = self.picture_root(purpose) else {
+            return Ok(None);
+        };
+        let mut pictures = PictureFolder::open(root, ImageLimits::default())?;
+        let data = &self.recipe.data;
+        if let (For::Training, Some(Images::OfFiles(folders))) = (purpose, &data.images) {
+            for (file, folder) in data.files.iter().zip(folders) {
+                pictures = pictures.with_file(file, folder)?;
+            }
+        }
+        Ok(Some(pictures))
     }
 
     pub(super) fn stage(
@@ -172,10 +192,6 @@ impl Job<'_> {
         } else {
             Faults::new(samples.len(), data.max_bad)
         };
-        let pictures = match self.pictures(purpose) {
-            Some(root) => Some(PictureFolder::open(root, ImageLimits::default())?),
-            None => None,
-        };
         let masker = Masker::new(
             model.template,
             Arc::new(model.tokenizer.clone()),
@@ -190,7 +206,7 @@ impl Job<'_> {
             grouped: self.recipe.groups_by_modality_length(),
             faults,
             samples,
-            pictures,
+            pictures: self.pictures(purpose)?,
         };
         Ok(StageTask::new(
             data,

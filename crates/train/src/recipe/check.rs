@@ -13,7 +13,8 @@ use opabinia_vision::EncoderSpec;
 use super::error::{Place, Places, RecipeError, unknown};
 use super::model_tables::{ConnectorTable, DecoderTable, EncoderTable};
 use super::run_tables::{
-    BatchTable, DataTable, FeatureCache, LoraTable, OptimizerTable, SaveTable, ScheduleTable,
+    BatchTable, DataTable, FeatureCache, Images, LoraTable, OptimizerTable, SaveTable,
+    ScheduleTable,
 };
 use super::tables::Stage;
 
@@ -254,7 +255,7 @@ impl Check<'_> {
         self.ensure(value.is_finite(), key, value, "it must be a number")
     }
 
-    pub(super) fn data(&self, table: &DataTable) -> Checked {
+    pub(super) fn data(&self, stage: Stage, table: &DataTable) -> Checked {
         if table.files.is_empty() {
             return Err(self.missing("data.files", "the samples to train on"));
         }
@@ -264,6 +265,20 @@ impl Check<'_> {
             table.workers,
             "somebody must read",
         )?;
+        if let Some(Images::OfFiles(folders)) = &table.images {
+            self.ensure(
+                folders.len() == table.files.len(),
+                "data.images",
+                format!("a list of {}", folders.len()),
+                "it must be one folder, or a list with one for each of `data.files`",
+            )?;
+            self.ensure(
+                matches!(stage, Stage::Align | Stage::Instruct),
+                "data.images",
+                "a list",
+                "pretraining takes one folder for all files",
+            )?;
+        }
         self.threads("data.workers", table.workers)
     }
 

@@ -20,7 +20,7 @@ impl Check<'_> {
         source: Source,
     ) -> Result<Recipe, RecipeError> {
         self.name(&document.name)?;
-        self.data(&document.data)?;
+        self.data(document.stage, &document.data)?;
         self.batch(&document.batch)?;
         self.optimizer(&document.optimizer)?;
         self.schedule(&document.schedule)?;

@@ -18,9 +18,10 @@ use crate::schedule::{Schedule, ScheduleKind, warmup_steps};
 pub struct DataTable {
     /// LLaVA-style JSON or JSONL files.
     pub files: Vec<PathBuf>,
-    /// The folder that the pictures' names are relative to.
+    /// The folder that the pictures' names are relative to; in the two stages of the recipe each file
+    /// may have its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
+    pub images: Option<Images>,
     /// Samples that are never trained on, in the same format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PathBuf>,
@@ -33,6 +34,7 @@ pub struct DataTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_by_modality_length: Option<bool>,
     /// What the exchanges of a conversation see of each other.
+    #[serde(skip_serializing_if = "is_default")]
     pub turns: Turns,
     /// Threads that read samples and decode pictures.
     pub workers: usize,
@@ -54,6 +56,21 @@ impl Default for DataTable {
             feature_cache: FeatureCache::Off,
         }
     }
+}
+
+/// Where the pictures of `data.files` are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Images {
+    /// All in one folder.
+    Folder(PathBuf),
+    /// Those of each file in a folder of its own, in the order of the files.
+    OfFiles(Vec<PathBuf>),
+}
+
+/// Whether a value need not be written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where features of frozen encoders are kept.

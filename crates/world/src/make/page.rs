@@ -105,6 +105,9 @@ const FACT_SHARE: f64 = 0.15;
 const APART: usize = 12;
 /// Share of conversations that ask for a caption, too.
 const CAPTION_SHARE: f64 = 0.3;
+/// Share of pictures whose short questions have a caption beside them, so that learning to answer in a
+/// word does not unlearn to describe.
+const APART_CAPTION_SHARE: f64 = 0.1;
 
 /// Draws picture `index` of a split and asks about it.
 ///
@@ -260,7 +263,10 @@ impl About<'_> {
             asked.extend(knowledge::ask(random));
         }
         let short = |question: &Question| exchange(question, Form::Short);
-        let said: Vec<_> = asked.iter().map(short).collect();
+        let mut said: Vec<_> = asked.iter().map(short).collect();
+        if random.random_bool(APART_CAPTION_SHARE) {
+            said.push(self.caption(random));
+        }
         (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
     }
 
