@@ -373,6 +373,9 @@ fn shown(sample: &ShownSample) -> String {
         sample.place, sample.trained, sample.tokens
     );
     for run in &sample.runs {
+        if run.branch {
+            text.push_str(crate::data::BRANCH);
+        }
         if run.trained {
             text.push_str(&format!("{begin}{}{end}", run.text));
         } else {

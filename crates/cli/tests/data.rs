@@ -291,6 +291,23 @@ fn a_sample_is_shown_with_its_mask() {
         masked.stdout
     );
     assert!(std::fs::read_to_string(&page).unwrap().contains("<mark>"));
+    // Exchanges that do not see each other, behind what they share.
+    let two = r#"{"conversations": [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": "Three"},
+        {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So"}]}"#;
+    std::fs::write(folder.path().join("two.jsonl"), two.replace('\n', " ")).unwrap();
+    let two = text(&folder.path().join("two.jsonl"));
+    let prompt = [
+        "data",
+        "show",
+        &two,
+        "--mask",
+        "--template",
+        "llama_3",
+        "--apart",
+    ];
+    let apart = opabinia(&[&prompt[..], &["--tokenizer", &model]].concat()).ok();
+    assert_eq!(apart.stdout.matches("└─ ").count(), 2, "{}", apart.stdout);
+    assert_eq!(opabinia(&prompt).code, Some(2));
     // Without a tokenizer, by characters.
     let written = opabinia(&[
         "data",

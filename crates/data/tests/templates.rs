@@ -547,6 +547,9 @@ fn exchanges_apart_are_exchanges_alone() {
                 pair.name
             );
         }
+        let masker = Masker::new(pair.template, Arc::clone(&pair.tokenizer), NO_LIMIT).unwrap();
+        let runs = masker.explain(&found).unwrap();
+        assert_eq!(runs.iter().filter(|run| run.branch).count(), 3);
         // The limit is for each of them, as it would be alone; the row of all may be longer.
         let longest = alone.iter().map(|row| row.positions(10)).max().unwrap();
         assert!(found.positions(10) > longest);

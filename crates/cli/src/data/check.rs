@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use opabinia_curate::look::{self, BadLine};
+use opabinia_data::mask::Turns;
 use opabinia_data::{FaultLimit, Masker, Sample, SampleError, written};
 use opabinia_llm::{ChatTemplate, Tokenizer};
 use serde_json::json;
@@ -52,6 +53,9 @@ pub struct MaskArgs {
     /// Positions that a picture takes; with `--tokenizer`.
     #[arg(long, default_value_t = 576)]
     visual_tokens: usize,
+    /// Each exchange as if it were the only one, as `data.turns = "apart"` trains it.
+    #[arg(long, requires = "tokenizer")]
+    apart: bool,
 }
 
 impl MaskArgs {
@@ -62,7 +66,12 @@ impl MaskArgs {
         };
         let template = ChatTemplate::by_name(template)?;
         let tokenizer = Arc::new(Tokenizer::from_folder(tokenizer)?);
-        Ok(Some(Masker::new(template, tokenizer, self.max_length)?))
+        let turns = match self.apart {
+            true => Turns::Apart,
+            false => Turns::Together,
+        };
+        let masker = Masker::new(template, tokenizer, self.max_length)?;
+        Ok(Some(masker.with_turns(turns)))
     }
 
     /// The template, if one is given.

@@ -19,6 +19,7 @@ use opabinia_curate::convert::Kind;
 use opabinia_curate::look::Files;
 use opabinia_curate::recipe::SourcesFile;
 
+pub use self::show::BRANCH;
 use crate::failure::Failure;
 use crate::progress::Stages;
 use crate::{Outcome, interrupt};

@@ -19,6 +19,9 @@ use crate::{Outcome, output};
 /// Characters that a picture takes in a terminal; each shows two pixels, one above the other.
 const PICTURE_COLUMNS: u32 = 64;
 
+/// Before an exchange that goes on from the shared beginning, not from what stands above it.
+pub const BRANCH: &str = "\n└─ ";
+
 /// Show a sample as the model will see it.
 ///
 /// With `--mask` and `--template`, the whole prompt, with what is trained set apart: in colour on a terminal,
@@ -181,10 +184,16 @@ fn turns(sample: &Sample) -> String {
 }
 
 fn masked(runs: &[Run], colour: bool) -> String {
-    let run = |run: &Run| match (run.trained, colour) {
-        (true, true) => format!("\x1b[30;42m{}\x1b[0m", run.text),
-        (true, false) => format!("⟦{}⟧", run.text),
-        (false, _) => run.text.clone(),
+    let run = |run: &Run| {
+        let text = match (run.trained, colour) {
+            (true, true) => format!("\x1b[30;42m{}\x1b[0m", run.text),
+            (true, false) => format!("⟦{}⟧", run.text),
+            (false, _) => run.text.clone(),
+        };
+        match run.branch {
+            true => format!("{BRANCH}{text}"),
+            false => text,
+        }
     };
     format!("\n{}", runs.iter().map(run).collect::<String>())
 }
@@ -238,6 +247,9 @@ fn page(
     if let Some(runs) = runs {
         text += "<h2>Prompt</h2><p>What is marked is trained.</p><pre>";
         for run in runs {
+            if run.branch {
+                text += BRANCH;
+            }
             let part = escape(&run.text);
             let _ = match run.trained {
                 true => write!(text, "<mark>{part}</mark>"),
@@ -257,6 +269,7 @@ mod tests {
     fn what_is_trained_is_in_colour_or_in_brackets() {
         let run = |trained, text: &str| Run {
             trained,
+            branch: false,
             text: text.to_owned(),
         };
         let runs = [run(false, "USER: Why?"), run(true, " So</s>")];
