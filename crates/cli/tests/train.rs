@@ -395,10 +395,11 @@ fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
         let log = ground.log(run);
         log.iter().map(|line| line[key].as_u64().unwrap()).sum()
     };
-    for key in ["samples", "pictures", "terms"] {
+    for key in ["samples", "pictures"] {
         assert_eq!(sum("runs/apart", key), sum("runs/together", key), "{key}");
     }
-    assert_ne!(ground.log("runs/apart"), ground.log("runs/together"));
+    // A dozen exchanges are longer than the model reads, if they are not read one by one.
+    assert!(sum("runs/apart", "terms") > sum("runs/together", "terms"));
     run("runs/nowhere", "world/train", "apart").fails_with(1, &["else.jsonl:1", "x.png"]);
     let two = "[\"world/train\"]";
     run("runs/nowhere", two, "apart").fails_with(2, &["one for each of `data.files`"]);
