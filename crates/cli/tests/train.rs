@@ -401,8 +401,8 @@ fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
     // A dozen exchanges are longer than the model reads, if they are not read one by one.
     assert!(sum("runs/apart", "terms") > sum("runs/together", "terms"));
     run("runs/nowhere", "world/train", "apart").fails_with(1, &["else.jsonl:1", "x.png"]);
-    let two = "[\"world/train\"]";
-    run("runs/nowhere", two, "apart").fails_with(2, &["one for each of `data.files`"]);
+    let one = "[\"world/train\"]";
+    run("runs/nowhere", one, "apart").fails_with(1, &["one for each of `data.files`"]);
 }
 
 /// A conversation as a line of a file of samples.
