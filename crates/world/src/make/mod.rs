@@ -5,7 +5,7 @@
 //! DIR/train/images/00/000000.png …
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
-//! DIR/train/apart.jsonl         up to a dozen short questions per picture, to be read apart
+//! DIR/train/apart.jsonl         up to a dozen questions per picture, to be read apart
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
 //! DIR/train/labels/             what is in each cell of each picture, for dense supervision

@@ -108,6 +108,8 @@ const CAPTION_SHARE: f64 = 0.3;
 /// Share of pictures whose short questions have a caption beside them, so that learning to answer in a
 /// word does not unlearn to describe.
 const APART_CAPTION_SHARE: f64 = 0.1;
+/// Share of these questions that are answered in a sentence all the same.
+const APART_SENTENCE_SHARE: f64 = 0.05;
 
 /// Draws picture `index` of a split and asks about it.
 ///
@@ -252,9 +254,9 @@ impl About<'_> {
         (asked, sample)
     }
 
-    /// Many short questions about the picture, to be read one by one. What was asked before distracts a
-    /// decoder that has yet to find out where to look, and long answers outweigh short ones: places
-    /// in numbers are left out.
+    /// Many questions about the picture, nearly all for a short answer, to be read one by one. What was
+    /// asked before distracts a decoder that has yet to find out where to look, and long answers outweigh
+    /// short ones: places in numbers are left out.
     fn apart(&self) -> Option<Sample> {
         let random = &mut self.stream("apart");
         let mut asked = several(&self.picture.truth, APART, random);
@@ -262,8 +264,11 @@ impl About<'_> {
         if random.random_bool(FACT_SHARE) {
             asked.extend(knowledge::ask(random));
         }
-        let short = |question: &Question| exchange(question, Form::Short);
-        let mut said: Vec<_> = asked.iter().map(short).collect();
+        let mut put = |question: &Question| match random.random_bool(APART_SENTENCE_SHARE) {
+            true => exchange(question, Form::Sentence),
+            false => exchange(question, Form::Short),
+        };
+        let mut said: Vec<_> = asked.iter().map(&mut put).collect();
         if random.random_bool(APART_CAPTION_SHARE) {
             said.push(self.caption(random));
         }
