@@ -330,7 +330,7 @@ fn values_are_refused_with_their_line() {
         (
             "files = [\"a.jsonl\"]",
             "files = [\"a.jsonl\"]\nturns = \"alone\"",
-            "r.toml:9: unknown variant `alone`, expected `together` or `apart`",
+            "r.toml:9: recipes know no `alone` here; allowed: together, apart",
         ),
         ("micro = 4", "micro = 0", "r.toml:12: `batch.micro` is 0"),
         (
