@@ -351,8 +351,7 @@ fn what_is_left_out_of_samples_is_said() {
         ]);
 }
 
-/// Two files with pictures of the same name in two folders, and four questions about the second, of
-/// which none sees the others.
+/// Two files whose pictures are in two folders; of the questions about a picture none sees the others.
 #[test]
 fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
     let ground = Ground::shared();

@@ -37,7 +37,6 @@ use opabinia_llm::{
     ChatTemplate, Conversation, IMAGE_PLACEHOLDER, PlacedToken, PromptToken, Role, SpecialTokens,
     Tokenizer, TokenizerError,
 };
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, SampleError};
@@ -177,7 +176,6 @@ struct Prompt {
     text: String,
     answers: Vec<Range<usize>>,
     contents: Vec<Range<usize>>,
-    left_out: usize,
 }
 
 impl Prompt {
@@ -213,12 +211,11 @@ impl Prompt {
             answers: std::iter::once(start..text.len()).collect(),
             contents: std::iter::once(start..start + answer.text.len()).collect(),
             text,
-            left_out: 0,
         })
     }
 
     fn conversation(template: &ChatTemplate, sample: &Sample) -> Result<Self, SampleError> {
-        let (turns, left_out) = answered(&sample.turns);
+        let (turns, _) = answered(&sample.turns);
         if turns.is_empty() {
             return Err(nothing_trained(
                 sample,
@@ -240,7 +237,6 @@ impl Prompt {
             text,
             answers: rendered.answers,
             contents: rendered.contents,
-            left_out,
         })
     }
 }
@@ -408,9 +404,7 @@ impl Masker {
         Ok(Tokenized {
             tokens,
             trained,
-            branches: Vec::new(),
-            left_out: prompt.left_out,
-            cut: 0,
+            ..Tokenized::default()
         })
     }
 }

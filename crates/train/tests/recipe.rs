@@ -313,6 +313,18 @@ fn unknown_names_are_refused_with_the_nearest() {
 }
 
 #[test]
+fn pretraining_takes_one_folder_of_pictures() {
+    let recipe = std::fs::read_to_string(folder().join("small/language-encoder.toml")).unwrap();
+    let one = "images = \"data/close/train\"";
+    assert!(recipe.contains(one));
+    let error = parse(&recipe.replace(one, "images = [\"data/close/train\"]")).unwrap_err();
+    assert!(
+        error.ends_with("`data.images` is a list, but pretraining takes one folder for all files"),
+        "{error}"
+    );
+}
+
+#[test]
 fn values_are_refused_with_their_line() {
     for (from, to, expected) in [
         (

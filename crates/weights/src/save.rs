@@ -6,23 +6,25 @@
 //! cannot appear at once, so a run that must survive a power cut writes to a fresh folder and
 //! renames that.
 
+mod collector;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor, TensorData};
-use opabinia_nn::packed::Packed;
+use burn::module::Module;
+use burn::tensor::{DType, TensorData};
 use serde::Serialize;
 
 use crate::dtype::{Dtype, FloatDtype, WeightDtype, checked_count, convert};
 use crate::error::WeightsError;
-use crate::inspect::PathStack;
-use crate::key_map::{FileKey, KeyMap, compiled};
+use crate::key_map::{KeyMap, compiled};
 use crate::packed;
 use crate::replace::Replacement;
+
+use collector::Collector;
 
 /// Size of a shard unless another is asked for; the default of Hugging Face's own writers.
 const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
@@ -155,17 +157,7 @@ impl CheckpointWriter {
     /// # Errors
     /// If a parameter is not a float, or if its key is taken already.
     pub fn add<M: Module>(&mut self, module: &M, map: &KeyMap) -> Result<(), WeightsError> {
-        let mut collector = Collector {
-            map,
-            stack: PathStack::default(),
-            found: Vec::new(),
-            refused: None,
-        };
-        module.visit(&mut collector);
-        if let Some(error) = collector.refused {
-            return Err(error);
-        }
-        for (key, part) in collector.found {
+        for (key, part) in Collector::collect(module, map)? {
             self.insert(key, part)?;
         }
         Ok(())
@@ -517,90 +509,5 @@ fn writing(path: &Path) -> impl Fn(std::io::Error) -> WeightsError {
     move |source| WeightsError::Write {
         path: path.clone(),
         source,
-    }
-}
-
-/// Collects the parameters of a module with their keys.
-struct Collector<'a> {
-    map: &'a KeyMap,
-    stack: PathStack,
-    found: Vec<(String, Part)>,
-    refused: Option<WeightsError>,
-}
-
-impl Collector<'_> {
-    /// A weight that its layer has packed: the bytes, whatever type the others take.
-    fn collect_packed(&mut self, packed: Packed) {
-        let path = self.stack.path();
-        let [n, k] = packed.shape();
-        let part = Part {
-            path: path.clone(),
-            rows: None,
-            shape: vec![packed.as_bytes().len()],
-            stored: Dtype::U8,
-            packed: Some((n * k) as u64),
-            read: {
-                let packed = packed.clone();
-                Box::new(move || {
-                    let bytes = packed.as_bytes().to_vec();
-                    let shape = [bytes.len()];
-                    Ok(TensorData::new(bytes, shape))
-                })
-            },
-        };
-        let at = self.map.file_key(&path);
-        let key = packed::packed_key(&at, packed.format(), [n, k]);
-        self.found.push((key, part));
-    }
-
-    fn refuse(&mut self, what: &str) {
-        let path = self.stack.path();
-        self.refused.get_or_insert_with(|| WeightsError::Layout {
-            key: path,
-            problem: format!("{what} parameters cannot be written"),
-        });
-    }
-}
-
-impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.stack.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.stack.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(packed) = opabinia_nn::packed::packed(param.id) {
-            return self.collect_packed(packed);
-        }
-        let tensor = param.transform_for_save().val();
-        let stored = match tensor.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::Bf16,
-            other => return self.refuse(&format!("{other:?}")),
-        };
-        let path = self.stack.path();
-        let FileKey { key, rows } = self.map.file_key(&path);
-        let part = Part {
-            path,
-            rows,
-            shape: tensor.dims().to_vec(),
-            stored,
-            packed: None,
-            read: Box::new(move || tensor.clone().try_into_data().map_err(Into::into)),
-        };
-        self.found.push((key, part));
-    }
-
-    fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, burn::tensor::Int>>) {
-        self.refuse("integer");
-    }
-
-    fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, burn::tensor::Bool>>) {
-        self.refuse("boolean");
     }
 }

@@ -222,7 +222,7 @@ impl Job<'_> {
         samples: &[Sample],
         purpose: For,
     ) -> Result<(Vec<String>, Vec<PathBuf>), TrainError> {
-        let root = self.named_root(purpose)?;
+        let root = self.required_root(purpose)?;
         let names: BTreeSet<&String> = samples.iter().filter_map(|s| s.image.as_ref()).collect();
         Ok(names
             .into_iter()
@@ -230,7 +230,7 @@ impl Job<'_> {
             .unzip())
     }
 
-    fn named_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
+    fn required_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
         let root = self.picture_root(purpose).ok_or_else(|| {
             TrainError::Refused(
                 "the recipe does not say where pictures are; set `images` in `[data]`".into(),
@@ -257,7 +257,7 @@ impl Job<'_> {
         samples: &[Sample],
         purpose: For,
     ) -> Result<(Vec<PathBuf>, Vec<Vec<String>>), TrainError> {
-        let root = self.named_root(purpose)?;
+        let root = self.required_root(purpose)?;
         let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for sample in samples {
             if let Some(image) = &sample.image {

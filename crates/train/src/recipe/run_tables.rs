@@ -25,7 +25,8 @@ pub struct DataTable {
     /// Samples that are never trained on, in the same format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PathBuf>,
-    /// The folder that their pictures' names are relative to, where it is another.
+    /// The folder that their pictures' names are relative to, where it is another than `images`, or than
+    /// the first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_images: Option<PathBuf>,
     /// How many samples may be bad: a count, or a share such as `"0.1%"`.

@@ -75,7 +75,7 @@ pub(super) struct Page {
     pub align: Sample,
     /// A conversation; there is nothing to ask about some pictures.
     pub instruct: Option<Sample>,
-    /// Short questions that are made to be read apart from each other; training pictures only.
+    /// Questions that are made to be read apart from each other; training pictures only.
     pub apart: Option<Sample>,
     /// The same as `instruct`, with words in place of the picture.
     pub described: Option<Sample>,
@@ -101,11 +101,11 @@ const DESCRIBED: usize = 1;
 const FACTS: usize = 2;
 /// Share of conversations that ask for a fact, too.
 const FACT_SHARE: f64 = 0.15;
-/// Most short questions about a picture that are read apart.
+/// Most questions about a picture that are read apart.
 const APART: usize = 12;
 /// Share of conversations that ask for a caption, too.
 const CAPTION_SHARE: f64 = 0.3;
-/// Share of pictures whose short questions have a caption beside them, so that learning to answer in a
+/// Share of pictures whose questions have a caption beside them, so that learning to answer in a
 /// word does not unlearn to describe.
 const APART_CAPTION_SHARE: f64 = 0.1;
 /// Share of these questions that are answered in a sentence all the same.
