@@ -62,6 +62,7 @@ const WORLDS: [World; 3] = [
             "0.2",
             "--letters",
             "0",
+            "--labels",
         ],
     },
     World {
@@ -73,11 +74,12 @@ const WORLDS: [World; 3] = [
     },
 ];
 /// Its recipes in the order in which they build on each other.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 9] = [
     "decoder",
     "language-encoder",
     "self-supervised-encoder",
     "conv-encoder",
+    "words",
     "align",
     "instruct-few",
     "instruct-apart",

@@ -103,6 +103,71 @@ fn stage_1_trains_the_connector_alone() {
     );
 }
 
+/// Before stage 1, from a world with maps of what is where.
+#[test]
+fn a_connector_learns_the_words_of_its_decoder() {
+    let ground = Ground::shared();
+    let world =
+        "world make mapped --pictures 16 --test 4 --texts 1 --side 64 --mix scene=1 --labels";
+    let world: Vec<&str> = world.split(' ').chain(["--no-annotations"]).collect();
+    ground.run(&world).ok();
+    let recipe = r#"
+name = "words"
+stage = "lexical"
+[model]
+from = "runs/align/model"
+[lexical]
+labels = "mapped/train/labels"
+validation_labels = "mapped/test/labels"
+words = ["kind", "colour"]
+scales = { column = ["left", "right"] }
+[data]
+files = ["mapped/train/align.jsonl"]
+images = "mapped/train"
+validation = "mapped/test/align.jsonl"
+validation_images = "mapped/test"
+[batch]
+global = 8
+micro = 4
+[optimizer]
+lr = 1e-2
+[schedule]
+steps = 30
+[log]
+every = 1
+"#;
+    ground.write("words.toml", recipe);
+    let run = |more: &[&str]| ground.run(&[&["train", "words.toml"][..], more].concat());
+    let shown = run(&["--dry-run"]).ok();
+    shown.mentions(&["projector", "sampler"]);
+    run(&[]).ok();
+    let losses = ground.losses("runs/words");
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..3]), mean(&losses[27..]));
+    assert!(last < 0.8 * first, "{losses:?}");
+    let record = ground.log("runs/words").pop().unwrap();
+    for metric in ["said", "right"] {
+        let share = record["metrics"][metric].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{record}");
+    }
+    let model = |run: &str| ground.path(run).join("model/model.safetensors");
+    let same = |name| tensor(&model("runs/align"), name) == tensor(&model("runs/words"), name);
+    assert!(same("model.layers.0.self_attn.q_proj.weight"));
+    assert!(same("model.embed_tokens.weight"));
+    assert!(!same("model.mm_projector.0.weight"));
+
+    let set = |pair| run(&["--set", pair, "--out", "runs/refused-words"]);
+    set("lexical.words=[\"taste\"]").fails_with(1, &["`taste`", "`kind`, `colour`"]);
+    set("lexical.labels=no/such/maps").fails_with(1, &["no/such/maps/labels.json"]);
+    set("lexical.words=[]")
+        .ok()
+        .mentions(&["runs/refused-words"]);
+    ground.write("none.toml", &recipe.replace("[lexical]", "[dense]"));
+    ground
+        .run(&["train", "none.toml"])
+        .fails_with(1, &["none.toml", "dense"]);
+}
+
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let ground = Ground::shared();

@@ -39,7 +39,9 @@ pub use gradients::{TrainingGradients, training_gradients};
 pub use guess::MAX_GUESSES;
 pub use in_llm::ImagePosition;
 pub use load::{LoadModel, LoadedFrom, Model, Network};
-pub use loss::{LossOptions, LossOutput, PictureInput, TrainingRow, training_loss};
+pub use loss::{
+    LossOptions, LossOutput, PictureInput, TrainingRow, connect_pictures, training_loss,
+};
 pub use pack::{Packed, Prompt};
 pub use save::{EncoderPlacement, SaveOptions};
 pub use see::{FeaturesOf, Look, PictureView, Seen};

@@ -110,7 +110,14 @@ pub(crate) fn pack_training(
     device: &Device,
     rows: &[TrainingRow<'_>],
 ) -> Result<Packed, ModelError> {
-    let (connected, places) = connect_pictures(network, config, device, rows)?;
+    let pictures: Vec<&PictureInput> = rows.iter().flat_map(|row| row.pictures).collect();
+    let (connected, places) = match pictures[..] {
+        [] => (None, Vec::new()),
+        _ => {
+            let (connected, places) = connect_pictures(network, config, device, &pictures)?;
+            (Some(connected), places)
+        }
+    };
     let mut places = places.into_iter();
     let rows: Vec<RowToPack<'_>> = rows
         .iter()
@@ -123,20 +130,19 @@ pub(crate) fn pack_training(
     network.pack(config, &rows, connected.as_ref(), device)
 }
 
-/// All pictures of a micro-batch through the connector at once, and where each of them, in the order
-/// of the rows, stands in the result.
-fn connect_pictures(
+/// Pictures through the connector at once, and where each of them stands in the result: those that
+/// still have to be encoded come first there.
+///
+/// # Errors
+/// If the model sees no pictures, or a picture does not fit its encoders.
+pub fn connect_pictures(
     network: &Network,
     config: &ModelConfig,
     device: &Device,
-    rows: &[TrainingRow<'_>],
-) -> Result<(Option<Connected>, Vec<usize>), ModelError> {
-    let pictures: Vec<&PictureInput> = rows.iter().flat_map(|row| row.pictures).collect();
-    if pictures.is_empty() {
-        return Ok((None, Vec::new()));
-    }
+    pictures: &[&PictureInput],
+) -> Result<(Connected, Vec<usize>), ModelError> {
     let vision = config.vision.as_ref().ok_or(ModelError::TextOnly)?;
-    // Those that still have to be encoded first, so that they are encoded as one batch.
+    // Those with pixels, as one batch.
     let (fresh, known): (Vec<usize>, Vec<usize>) =
         (0..pictures.len()).partition(|&i| matches!(pictures[i], PictureInput::Pixels(..)));
     let order: Vec<usize> = fresh.into_iter().chain(known).collect();
@@ -147,7 +153,7 @@ fn connect_pictures(
     for (place, &picture) in order.iter().enumerate() {
         places[picture] = place;
     }
-    Ok((Some(connected), places))
+    Ok((connected, places))
 }
 
 /// The features of pictures of which those with pixels come first, one grid per encoder.

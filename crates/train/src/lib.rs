@@ -6,6 +6,7 @@ pub mod engine;
 pub mod error;
 pub mod groups;
 pub mod job;
+pub mod lexical;
 pub mod lora;
 pub mod optimizer;
 pub mod parallel;

@@ -31,7 +31,7 @@ use tables::Document;
 pub use error::{Place, RecipeError};
 pub use model_tables::{
     ConnectorTable, ContrastiveTable, DecoderTable, DenseTable, EncoderSource, EncoderTable,
-    MaeTable, ModelTable, TextTable, TokenizerTable,
+    LexicalTable, MaeTable, ModelTable, TextTable, TokenizerTable,
 };
 pub use run_tables::{
     BatchTable, DataTable, FeatureCache, Images, LogTable, LoraTable, LoraTarget, MemoryTable,
@@ -78,6 +78,13 @@ struct Source {
 /// What a recipe trains, with the tables that only this stage has.
 #[derive(Clone, Debug)]
 pub enum Work {
+    /// The connector's words, before stage 1.
+    Lexical {
+        /// The model.
+        model: Model,
+        /// The words.
+        lexical: LexicalTable,
+    },
     /// Stage 1.
     Align(Model),
     /// Stage 2.
@@ -119,6 +126,7 @@ impl Work {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
+            Self::Lexical { .. } => Stage::Lexical,
             Self::Align(_) => Stage::Align,
             Self::Instruct(_) => Stage::Instruct,
             Self::Contrastive { .. } => Stage::Contrastive,
@@ -332,6 +340,7 @@ impl Recipe {
             contrastive: None,
             mae: None,
             dense: None,
+            lexical: None,
             decoder: None,
             tokenizer: None,
             data: self.data.clone(),
@@ -345,6 +354,10 @@ impl Recipe {
         };
         match self.work.clone() {
             Work::Align(model) | Work::Instruct(model) => document.model = Some(model.table),
+            Work::Lexical { model, lexical } => {
+                document.model = Some(model.table);
+                document.lexical = Some(lexical);
+            }
             Work::Contrastive {
                 encoder,
                 text,

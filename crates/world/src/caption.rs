@@ -47,7 +47,7 @@ pub fn caption(truth: &Truth, random: &mut ChaCha8Rng) -> String {
 }
 
 /// What asks for [`measured`].
-const MEASURES: [&str; 4] = [
+pub(crate) const MEASURES: [&str; 4] = [
     "List the objects with their positions.",
     "Where is each object? Say across, down and order.",
     "Measure the picture.",
@@ -72,18 +72,22 @@ pub fn exchange(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
 /// Every object of a scene from left to right with all its attributes and its
 /// [place in numbers](place_in_numbers).
 pub fn measured(scene: &Scene) -> String {
-    let all = everything(scene);
-    let items: Vec<String> = from_left(scene)
-        .into_iter()
-        .map(|object| {
-            format!(
-                "{} {}",
-                Description::of(object, all).singular(),
-                place_in_numbers(scene, object)
-            )
-        })
+    measures(scene, &from_left(scene))
+}
+
+/// Objects of a scene in this order, as [`measured`] says them.
+pub(crate) fn measures(scene: &Scene, objects: &[&Object]) -> String {
+    let items: Vec<String> = objects
+        .iter()
+        .map(|object| measure(scene, object))
         .collect();
     format!("{MEASURED}{}.", items.join(", "))
+}
+
+/// All attributes of an object and its place: *large red metal ball (5, 4, 2)*.
+pub(crate) fn measure(scene: &Scene, object: &Object) -> String {
+    let all = Description::of(object, everything(scene)).singular();
+    format!("{all} {}", place_in_numbers(scene, object))
 }
 
 /// Where an object is: the middle of what is visible of it in tenths of the picture from the left and
@@ -336,7 +340,7 @@ fn chart_caption(chart: &Chart, random: &mut ChaCha8Rng) -> String {
     };
     let templates = ["This is {x}.", "The picture shows {x}.", "{X}."];
     let opening = phrase(&templates, &[("x", with_article(&titled))], random);
-    let readable = chart.kind != ChartKind::Pie || chart.written;
+    let readable = chart.shows_values();
     let coloured = !readable || (chart.kind != ChartKind::Line && random.random_bool(0.5));
     let each: Vec<String> = chart
         .entries

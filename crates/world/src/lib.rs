@@ -9,6 +9,7 @@ pub mod export;
 pub mod font;
 pub mod knowledge;
 pub mod labels;
+pub mod listing;
 pub mod make;
 pub mod palette;
 mod picture;

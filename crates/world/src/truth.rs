@@ -257,6 +257,14 @@ pub struct Chart {
     pub written: bool,
 }
 
+impl Chart {
+    /// Whether values can be read: from an axis, or from what is written at the marks.
+    #[must_use]
+    pub fn shows_values(&self) -> bool {
+        self.kind != ChartKind::Pie || self.written
+    }
+}
+
 /// Kinds of charts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -142,6 +142,7 @@ fn carry_out(
         keeps: matches!(order, Order::Train(_)),
     };
     match &recipe.work {
+        Work::Lexical { model, lexical } => job.lexical(model, lexical, order),
         Work::Align(model) | Work::Instruct(model) => job.stage(model, order),
         Work::Language { decoder, tokenizer } => job.language(decoder, tokenizer, order),
         Work::Contrastive {

@@ -1,4 +1,4 @@
-//! The two stages of the recipe.
+//! The two stages of the recipe, and the connector's words before them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use opabinia_vision::Encoder;
 use opabinia_weights::{Checkpoint, WeightDtype};
 
 use super::names::NetworkNames;
-use super::{Done, Driven, Job, Order};
+use super::{Done, Driven, Finished, Job, Order, Preflight};
 use crate::TrainError;
 use crate::groups::Part;
+use crate::lexical::{LexicalData, LexicalTask};
 use crate::lora;
-use crate::recipe::{self, FeatureCache, Images, ModelStart};
+use crate::recipe::{self, FeatureCache, Images, LexicalTable, ModelStart};
 use crate::stage::{Eyes, FrozenEyes, StageData, StageTask};
 
 /// The list of bad samples in the run's folder.
@@ -72,15 +73,7 @@ impl Job<'_> {
             Some(file) => Some(self.task(&model, std::slice::from_ref(file), For::Validation)?),
             None => None,
         };
-        let connector = match &model.config.vision {
-            Some(vision) => {
-                let widths: Vec<usize> =
-                    model.network.encoders.iter().map(Encoder::width).collect();
-                Some(vision.connector(&widths, model.config.decoder.hidden)?)
-            }
-            None => None,
-        };
-        let names = NetworkNames::new(&model.config.decoder, connector.as_ref());
+        let names = self.names(&model)?;
         let driven = Driven {
             module: model.network.clone(),
             name_of: &|path: &str| names.of(path),
@@ -111,6 +104,73 @@ impl Job<'_> {
             }
             other @ Done::Replayed(_) => other,
         })
+    }
+
+    pub(super) fn lexical(
+        &self,
+        wanted: &recipe::Model,
+        table: &LexicalTable,
+        order: Order<'_>,
+    ) -> Result<Done, TrainError> {
+        let model = self.model(wanted)?;
+        let task = |files: &[PathBuf], labels: &Path, purpose: For| {
+            let samples = SampleSet::open(files)?;
+            let pictures = self.pictures(purpose)?.ok_or_else(|| {
+                TrainError::Refused(
+                    "the recipe does not say where pictures are; set `images` in `[data]`".into(),
+                )
+            })?;
+            let faults = self.faults(&samples, purpose)?;
+            let hash = data_hash(&samples);
+            let data = LexicalData::new(&samples, pictures, labels, faults)?;
+            let hash = format!("{hash} {}", data.hash()?);
+            let eyes = FrozenEyes::new(&model, &self.main, self.feature_store()?);
+            Ok::<_, TrainError>((LexicalTask::new(data, table, &model, eyes)?, hash))
+        };
+        let data = &self.recipe.data;
+        let validation = match (&data.validation, &table.validation_labels) {
+            (Some(file), Some(labels)) => {
+                Some(task(std::slice::from_ref(file), labels, For::Validation)?.0)
+            }
+            _ => None,
+        };
+        let (task, data) = task(&data.files, &table.labels, For::Training)?;
+        let task = Arc::new(task);
+        let names = self.names(&model)?;
+        let driven = Driven {
+            module: model.network.clone(),
+            name_of: &|path: &str| names.of(path),
+            data,
+            task: task.clone(),
+            validation,
+        };
+        let done = self.drive(driven, order, |_, network, folder| {
+            let mut model = model;
+            model.network = network.valid();
+            model.device = self.main.clone();
+            self.save(&model, folder)
+        })?;
+        let faults = (task.faults().total() > 0).then(|| task.faults().summary());
+        Ok(match done {
+            Done::Trained(finished) => Done::Trained(Finished { faults, ..finished }),
+            Done::Preflight(preflight) => Done::Preflight(Preflight {
+                faults,
+                ..preflight
+            }),
+            other @ Done::Replayed(_) => other,
+        })
+    }
+
+    fn names(&self, model: &Model) -> Result<NetworkNames, TrainError> {
+        let connector = match &model.config.vision {
+            Some(vision) => {
+                let widths: Vec<usize> =
+                    model.network.encoders.iter().map(Encoder::width).collect();
+                Some(vision.connector(&widths, model.config.decoder.hidden)?)
+            }
+            None => None,
+        };
+        Ok(NetworkNames::new(&model.config.decoder, connector.as_ref()))
     }
 
     /// The model to begin with, on the training device.
@@ -186,12 +246,7 @@ impl Job<'_> {
     ) -> Result<StageTask, TrainError> {
         let data = &self.recipe.data;
         let samples = SampleSet::open(files)?;
-        let faults = if self.keeps && purpose == For::Training {
-            std::fs::create_dir_all(&self.folder).map_err(super::io("make", &self.folder))?;
-            Faults::with_list(samples.len(), data.max_bad, self.folder.join(FAULTS))?
-        } else {
-            Faults::new(samples.len(), data.max_bad)
-        };
+        let faults = self.faults(&samples, purpose)?;
         let masker = Masker::new(
             model.template,
             Arc::new(model.tokenizer.clone()),
@@ -217,18 +272,33 @@ impl Job<'_> {
         ))
     }
 
+    /// Where bad samples are counted, and listed if the run is kept.
+    fn faults(&self, samples: &SampleSet, purpose: For) -> Result<Faults, TrainError> {
+        let limit = self.recipe.data.max_bad;
+        if !self.keeps || purpose == For::Validation {
+            return Ok(Faults::new(samples.len(), limit));
+        }
+        std::fs::create_dir_all(&self.folder).map_err(super::io("make", &self.folder))?;
+        let list = self.folder.join(FAULTS);
+        Ok(Faults::with_list(samples.len(), limit, list)?)
+    }
+
     fn eyes(&self, model: &Model) -> Result<Eyes, TrainError> {
         if self.recipe.rates().part(Part::Encoders).train {
             let encoders = model.network.encoders.iter();
             return Ok(Eyes::Train(encoders.map(Encoder::preprocessor).collect()));
         }
-        let store = match &self.recipe.data.feature_cache {
+        let store = self.feature_store()?;
+        Ok(Eyes::Frozen(FrozenEyes::new(model, &self.main, store)))
+    }
+
+    fn feature_store(&self) -> Result<Option<FeatureStore>, TrainError> {
+        Ok(match &self.recipe.data.feature_cache {
             FeatureCache::Folder(folder) if self.keeps => {
                 Some(FeatureStore::open(folder, StorePrecision::F16)?)
             }
             _ => None,
-        };
-        Ok(Eyes::Frozen(FrozenEyes::new(model, &self.main, store)))
+        })
     }
 
     fn save(&self, model: &Model, folder: &Path) -> Result<(), TrainError> {

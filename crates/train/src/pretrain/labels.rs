@@ -20,20 +20,20 @@ const MOST_CLASSES: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelDescription {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     /// Value of a cell that a plane says nothing about.
-    pub(super) ignore: u8,
-    pub(super) planes: Vec<PlaneDescription>,
+    pub(crate) ignore: u8,
+    pub(crate) planes: Vec<PlaneDescription>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PlaneDescription {
-    pub(super) name: String,
-    pub(super) classes: Vec<String>,
+pub(crate) struct PlaneDescription {
+    pub(crate) name: String,
+    pub(crate) classes: Vec<String>,
     /// The class of cells that show nothing, if there is one.
-    pub(super) background: Option<u8>,
+    pub(crate) background: Option<u8>,
 }
 
 impl LabelDescription {
@@ -97,7 +97,7 @@ impl LabelDescription {
         Ok(())
     }
 
-    pub(super) fn cells(&self) -> usize {
+    pub(crate) fn cells(&self) -> usize {
         self.rows * self.cols
     }
 }
@@ -105,8 +105,8 @@ impl LabelDescription {
 /// Label maps in files: grey pictures, the planes below each other.
 #[derive(Clone, Debug)]
 pub struct LabelFiles {
-    pub(super) description: LabelDescription,
-    pub(super) paths: Vec<PathBuf>,
+    pub(crate) description: LabelDescription,
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 impl LabelFiles {
@@ -151,7 +151,7 @@ impl LabelFiles {
     }
 
     /// The values of a map: planes, rows, columns.
-    pub(super) fn read(&self, index: usize) -> Result<Vec<u8>, TrainError> {
+    pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>, TrainError> {
         let refuse = |what: String| TrainError::Refused(what);
         let path = self
             .paths

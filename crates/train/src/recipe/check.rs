@@ -64,7 +64,13 @@ impl Check<'_> {
         }
     }
 
-    fn ensure(&self, good: bool, key: &str, found: impl Display, wanted: &str) -> Checked {
+    pub(super) fn ensure(
+        &self,
+        good: bool,
+        key: &str,
+        found: impl Display,
+        wanted: &str,
+    ) -> Checked {
         if good {
             Ok(())
         } else {
@@ -273,7 +279,7 @@ impl Check<'_> {
                 "it must be one folder, or a list with one for each of `data.files`",
             )?;
             self.ensure(
-                matches!(stage, Stage::Align | Stage::Instruct),
+                matches!(stage, Stage::Lexical | Stage::Align | Stage::Instruct),
                 "data.images",
                 "a list",
                 "pretraining takes one folder for all files",

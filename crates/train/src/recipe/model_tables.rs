@@ -3,6 +3,7 @@
 //! Keys of the connector are those of the released `config.json` files, so that a recipe and the
 //! model that comes out of it say the same thing in the same words.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -186,6 +187,23 @@ pub struct DenseTable {
     /// The same for `data.validation_images`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_labels: Option<PathBuf>,
+}
+
+/// `[lexical]`: what visual tokens are to say, and in which words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LexicalTable {
+    /// Folder of the label maps of `data.images`, as in `[dense]`.
+    pub labels: PathBuf,
+    /// The same for `data.validation_images`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_labels: Option<PathBuf>,
+    /// Planes of the maps whose classes are words that the decoder knows.
+    #[serde(default)]
+    pub words: Vec<String>,
+    /// Planes whose classes are steps from what one word means to what another one does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scales: BTreeMap<String, [String; 2]>,
 }
 
 /// `[decoder]`: the sizes of a decoder that is trained from nothing.

@@ -9,7 +9,8 @@ use super::check::Check;
 use super::error::RecipeError;
 use super::tables::{Document, Stage};
 use super::{
-    ContrastiveTable, MaeTable, Model, ModelStart, ModelTable, Recipe, Source, TextTable, Work,
+    ContrastiveTable, LexicalTable, MaeTable, Model, ModelStart, ModelTable, Recipe, Source,
+    TextTable, Work,
 };
 use crate::groups::Part;
 
@@ -50,15 +51,20 @@ impl Check<'_> {
 
     /// A table of another stage is a misunderstanding.
     fn only_own_tables(&self, document: &Document) -> Result<(), RecipeError> {
-        use Stage::{Align, Contrastive, Dense, Instruct, Language, Mae};
-        let tables: [(&str, bool, &[Stage]); 9] = [
-            ("model", document.model.is_some(), &[Align, Instruct]),
+        use Stage::{Align, Contrastive, Dense, Instruct, Language, Lexical, Mae};
+        let tables: [(&str, bool, &[Stage]); 10] = [
+            (
+                "model",
+                document.model.is_some(),
+                &[Lexical, Align, Instruct],
+            ),
             (
                 "encoder",
                 document.encoder.is_some(),
                 &[Contrastive, Mae, Dense],
             ),
             ("dense", document.dense.is_some(), &[Dense]),
+            ("lexical", document.lexical.is_some(), &[Lexical]),
             ("text", document.text.is_some(), &[Contrastive]),
             (
                 "contrastive",
@@ -89,6 +95,14 @@ impl Check<'_> {
             self.encoder(&table).map(|()| table)
         };
         Ok(match self.stage {
+            Stage::Lexical => {
+                let lexical = document.lexical.take();
+                let why = "the folder of `labels` and the planes that become `words`";
+                let lexical = lexical.ok_or_else(|| self.missing("lexical", why))?;
+                self.lexical(&lexical, document.data.validation.is_some())?;
+                let model = self.model(document.model.take())?;
+                Work::Lexical { model, lexical }
+            }
             Stage::Align => Work::Align(self.model(document.model.take())?),
             Stage::Instruct => Work::Instruct(self.model(document.model.take())?),
             Stage::Contrastive => {
@@ -132,6 +146,20 @@ impl Check<'_> {
                 Work::Language { decoder, tokenizer }
             }
         })
+    }
+
+    fn lexical(&self, table: &LexicalTable, validates: bool) -> Result<(), RecipeError> {
+        self.ensure(
+            !table.words.is_empty() || !table.scales.is_empty(),
+            "lexical.words",
+            "empty",
+            "there must be words to learn, here or in `lexical.scales`",
+        )?;
+        if validates && table.validation_labels.is_none() {
+            let why = "`data.validation` has label maps, too";
+            return Err(self.missing("lexical.validation_labels", why));
+        }
+        Ok(())
     }
 
     fn contrastive(&self, text: &TextTable, loss: &ContrastiveTable) -> Result<(), RecipeError> {

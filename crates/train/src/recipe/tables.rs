@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::model_tables::{
-    ContrastiveTable, DecoderTable, DenseTable, EncoderTable, MaeTable, ModelTable, TextTable,
-    TokenizerTable,
+    ContrastiveTable, DecoderTable, DenseTable, EncoderTable, LexicalTable, MaeTable, ModelTable,
+    TextTable, TokenizerTable,
 };
 use super::run_tables::{
     BatchTable, DataTable, LogTable, LoraTable, MemoryTable, OptimizerTable, SaveTable,
@@ -16,6 +16,8 @@ use crate::groups::Part;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Before stage 1: the connector learns the decoder's words for what label maps show.
+    Lexical,
     /// Stage 1: the connector trains, encoders and decoder are frozen.
     Align,
     /// Stage 2: connector and decoder train; encoders are frozen or not.
@@ -35,6 +37,7 @@ impl Stage {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Lexical => "lexical",
             Self::Align => "align",
             Self::Instruct => "instruct",
             Self::Contrastive => "contrastive",
@@ -57,6 +60,7 @@ impl Stage {
                 Part::Decoder,
                 Part::Head,
             ],
+            Self::Lexical => &[Part::Projector, Part::Sampler],
             Self::Contrastive | Self::Mae | Self::Dense => &[Part::Encoders, Part::Auxiliary],
             Self::Language => &[Part::Embeddings, Part::Decoder, Part::Head],
         }
@@ -68,7 +72,7 @@ impl Stage {
         match self {
             Self::Align => matches!(part, Part::Projector | Part::Sampler | Part::Newline),
             Self::Instruct => part != Part::Encoders,
-            Self::Contrastive | Self::Mae | Self::Dense | Self::Language => true,
+            Self::Lexical | Self::Contrastive | Self::Mae | Self::Dense | Self::Language => true,
         }
     }
 }
@@ -99,6 +103,8 @@ pub(super) struct Document {
     pub mae: Option<MaeTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense: Option<DenseTable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lexical: Option<LexicalTable>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder: Option<DecoderTable>,
     #[serde(skip_serializing_if = "Option::is_none")]

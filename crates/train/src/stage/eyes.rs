@@ -78,7 +78,7 @@ impl FrozenEyes {
     }
 
     /// Features of a picture with every encoder, from the cache where they are known.
-    pub(super) fn see(
+    pub(crate) fn see(
         &self,
         path: &Path,
         load: impl FnOnce() -> Result<RgbImage, SampleError>,

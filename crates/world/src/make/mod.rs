@@ -6,6 +6,7 @@
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
 //! DIR/train/apart.jsonl         up to a dozen questions per picture, to be read apart
+//! DIR/train/listed.jsonl        all parts of a picture in random orders, to be read apart
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
 //! DIR/train/labels/             what is in each cell of each picture, for dense supervision
@@ -55,7 +56,7 @@ use crate::stream::stream;
 use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The folder of label maps, whose names are those of the pictures.
 const LABELS: &str = "labels";
 /// What their planes and values mean.
@@ -317,6 +318,7 @@ struct Files {
     instruct: Lines,
     align: Lines,
     apart: Option<Lines>,
+    listed: Option<Lines>,
     text: Option<Lines>,
     questions: Option<Lines>,
 }
@@ -329,6 +331,7 @@ impl Files {
             instruct: lines("instruct.jsonl")?,
             align: lines("align.jsonl")?,
             apart: only(Split::Train, "apart.jsonl")?,
+            listed: only(Split::Train, "listed.jsonl")?,
             text: only(Split::Train, "text.jsonl")?,
             questions: only(Split::Test, "questions.jsonl")?,
         })
@@ -340,6 +343,9 @@ impl Files {
         }
         self.align.push(&line(&page.align)?)?;
         if let (Some(file), Some(sample)) = (&mut self.apart, &page.apart) {
+            file.push(&line(sample)?)?;
+        }
+        if let (Some(file), Some(sample)) = (&mut self.listed, &page.listed) {
             file.push(&line(sample)?)?;
         }
         if let (Some(file), Some(sample)) = (&mut self.text, &page.described) {
@@ -358,6 +364,7 @@ impl Files {
             ("instruct", Some(self.instruct)),
             ("align", Some(self.align)),
             ("apart", self.apart),
+            ("listed", self.listed),
             ("text", self.text),
             ("questions", self.questions),
         ];

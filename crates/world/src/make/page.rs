@@ -13,6 +13,7 @@ use super::text::described;
 use crate::caption;
 use crate::conversation::{Form, Sample, exchange, exchanges};
 use crate::knowledge;
+use crate::listing::listings;
 use crate::picture::{Subject, draw};
 use crate::question::{Group, Question, Task, one_of_each, several};
 use crate::stream::{child_seed, stream};
@@ -77,6 +78,8 @@ pub(super) struct Page {
     pub instruct: Option<Sample>,
     /// Questions that are made to be read apart from each other; training pictures only.
     pub apart: Option<Sample>,
+    /// All parts of the picture in random orders, to be read apart, too; training pictures only.
+    pub listed: Option<Sample>,
     /// The same as `instruct`, with words in place of the picture.
     pub described: Option<Sample>,
     /// The questions of `instruct`.
@@ -108,6 +111,10 @@ const CAPTION_SHARE: f64 = 0.3;
 /// Share of pictures whose questions have a caption beside them, so that learning to answer in a
 /// word does not unlearn to describe.
 const APART_CAPTION_SHARE: f64 = 0.1;
+/// Share of pictures with [listings] among their questions, and how many: they teach to find a thing by its
+/// name, and long answers outweigh short ones.
+const APART_LISTED_SHARE: f64 = 0.5;
+const APART_LISTED: usize = 2;
 /// Share of these questions that are answered in a sentence all the same.
 const APART_SENTENCE_SHARE: f64 = 0.05;
 
@@ -139,9 +146,14 @@ pub(super) fn page(
         options,
     };
     let (asked, instruct) = about.instruct();
-    let (apart, described, benchmark) = match split {
-        Split::Train => (about.apart(), about.described(index), Vec::new()),
-        Split::Test => (None, None, about.benchmark(index)),
+    let (apart, listed, described, benchmark) = match split {
+        Split::Train => (
+            about.apart(),
+            Some(about.listed()),
+            about.described(index),
+            Vec::new(),
+        ),
+        Split::Test => (None, None, None, about.benchmark(index)),
     };
     Page {
         align: about.align(),
@@ -151,6 +163,7 @@ pub(super) fn page(
         redrawn,
         instruct,
         apart,
+        listed,
         described,
         asked,
         benchmark,
@@ -272,7 +285,18 @@ impl About<'_> {
         if random.random_bool(APART_CAPTION_SHARE) {
             said.push(self.caption(random));
         }
+        if random.random_bool(APART_LISTED_SHARE) {
+            let mut listed = listings(&self.picture.truth, random);
+            listed.shuffle(random);
+            said.extend(listed.into_iter().take(APART_LISTED));
+        }
         (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
+    }
+
+    /// What there is in random orders, to be read one by one.
+    fn listed(&self) -> Sample {
+        let said = listings(&self.picture.truth, &mut self.stream("listed"));
+        self.sample(format!("{}-listed", self.id), said)
     }
 
     /// What a training picture shows in words, and questions, without the picture.

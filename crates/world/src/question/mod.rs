@@ -14,7 +14,7 @@ mod counting;
 mod document;
 pub mod refer;
 mod scene;
-mod spatial;
+pub(crate) mod spatial;
 pub mod wording;
 
 use rand::seq::SliceRandom;

@@ -33,6 +33,24 @@ pub(super) fn ask(task: Task, scene: &Scene, random: &mut ChaCha8Rng) -> Option<
     }
 }
 
+/// How one object stands to another, as far as it is clear: *left*, *above*, *closer* and their opposites.
+pub(crate) fn relations(scene: &Scene, a: &Object, b: &Object) -> Vec<&'static str> {
+    let ((ax, ay), (bx, by)) = (centre(&a.box2d), centre(&b.box2d));
+    let clear = |by: f64, margin: f64| by.abs() >= margin;
+    let choose = |first: bool, words: [&'static str; 2]| words[usize::from(!first)];
+    let mut said = Vec::new();
+    if clear(ax - bx, PICTURE_MARGIN * f64::from(scene.width)) {
+        said.push(choose(ax < bx, LEFT_RIGHT.map(|direction| direction.word)));
+    }
+    if clear(ay - by, PICTURE_MARGIN * f64::from(scene.height)) {
+        said.push(choose(ay < by, ABOVE_BELOW.map(|direction| direction.word)));
+    }
+    if clear(a.depth - b.depth, DEPTH_MARGIN * a.depth.min(b.depth)) {
+        said.push(choose(a.depth < b.depth, ["closer", "farther"]));
+    }
+    said
+}
+
 /// A direction in the picture.
 #[derive(Clone, Copy)]
 struct Direction {

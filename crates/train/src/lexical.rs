@@ -1,0 +1,556 @@
+//! Lexical alignment: the connector learns to say what is in a picture in the decoder's own words.
+//!
+//! A decoder looks things up by likeness: a word attends to what resembles its embedding. Visual
+//! tokens of a new connector resemble no word, and a small decoder takes very long to find out by
+//! questions alone which of them shows the thing that a question names. So, before the two stages of
+//! the recipe, the connector learns what label maps know. A token that shows a red ball must point
+//! along the embeddings of *red* and *ball*, and along those of no other class. This is dense
+//! supervision ([`crate::pretrain::dense`]) with the decoder's embeddings as the classifier; encoders
+//! and decoder are frozen, and the decoder does not even run.
+//!
+//! For a visual token `x` and a class `k` whose word has the embedding `eₖ`, the score is
+//! `s(x, k) = 20 · x·êₖ / 2ē − 4`, where `êₖ` has length 1 and `ē` is the mean length of the
+//! embeddings: a token that is the sum of a few words has about the right length. The loss of a token
+//! is the binary cross-entropy of `σ(s)`, summed over the classes. A class is wanted with
+//!
+//! - 1 if at least an eighth of the token's cells show it, else 0, for planes that are named in words;
+//! - for a plane that is a scale between two words (columns from *left* to *right*), the mean place
+//!   on the scale for the second word, one minus it for the first, and nothing where the plane says
+//!   nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use burn::module::Module as _;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::activation::log_sigmoid;
+use opabinia_connector::layout;
+use opabinia_data::order::shuffled;
+use opabinia_data::pictures::PictureFolder;
+use opabinia_data::{Faults, Sample, SampleSet};
+use opabinia_llm::{SpecialTokens, Tokenizer};
+use opabinia_model::{Model, ModelConfig, Network, PictureInput, connect_pictures};
+use opabinia_nn::{Grid, Region};
+use rand_chacha::ChaCha8Rng;
+
+use crate::pretrain::labels::{LabelDescription, LabelFiles};
+use crate::pretrain::loss::unit_rows;
+use crate::recipe::LexicalTable;
+use crate::stage::FrozenEyes;
+use crate::{BatchSize, LossSum, Metric, Task, TrainError};
+
+/// What scores grow by.
+const SCALE: f64 = 20.0;
+/// Score of a class that a token has nothing in common with.
+const BIAS: f64 = -4.0;
+/// Words that a token of the right length is the sum of: a token of four words, each at right angles
+/// to the others, is twice as long as one.
+const WORDS_LONG: f64 = 2.0;
+/// A token shows a class if one of so many of its cells does.
+const SHOWN: usize = 8;
+
+/// The words that classes are called, and which planes they come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lexicon {
+    description: LabelDescription,
+    entries: Vec<Entry>,
+}
+
+/// A word and when a token is to say it.
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    word: String,
+    plane: usize,
+    rule: Rule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Where this class is.
+    Class(u8),
+    /// The more, the nearer to the first class of a scale.
+    First,
+    /// The more, the nearer to the last.
+    Last,
+}
+
+impl Lexicon {
+    /// The words of the planes that a recipe names.
+    ///
+    /// # Errors
+    /// If label maps have no such plane.
+    pub fn new(description: LabelDescription, table: &LexicalTable) -> Result<Self, TrainError> {
+        let plane = |name: &str| {
+            let planes = &description.planes;
+            planes.iter().position(|p| p.name == name).ok_or_else(|| {
+                let known: Vec<_> = planes.iter().map(|p| format!("`{}`", p.name)).collect();
+                TrainError::Refused(format!(
+                    "the recipe names the plane `{name}` of label maps, which have {}",
+                    known.join(", ")
+                ))
+            })
+        };
+        let mut entries = Vec::new();
+        for name in &table.words {
+            let index = plane(name)?;
+            let Some(found) = description.planes.get(index) else {
+                continue;
+            };
+            let classes = found.classes.iter().zip(0_u8..);
+            let shown = classes.filter(|(_, class)| Some(*class) != found.background);
+            entries.extend(shown.map(|(word, class)| Entry {
+                word: word.clone(),
+                plane: index,
+                rule: Rule::Class(class),
+            }));
+        }
+        for (name, [first, last]) in &table.scales {
+            let plane = plane(name)?;
+            entries.extend(
+                [(first, Rule::First), (last, Rule::Last)].map(|(word, rule)| {
+                    let word = word.clone();
+                    Entry { word, plane, rule }
+                }),
+            );
+        }
+        Ok(Self {
+            description,
+            entries,
+        })
+    }
+
+    /// The embeddings of the words, `[words, hidden]`, scaled so that a product with a token and
+    /// [`BIAS`] make a score. A word of several tokens is their mean.
+    fn directions(&self, model: &Model) -> Result<Tensor<2>, TrainError> {
+        let device = model.device.clone().inner();
+        let decoder = model.network.decoder.valid();
+        let mut rows = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let ids = word_ids(&model.tokenizer, &entry.word)?;
+            rows.push(decoder.embed(&ids, &device).mean_dim(0));
+        }
+        let rows = Tensor::cat(rows, 0);
+        let lengths = rows.clone().square().sum_dim(1).sqrt();
+        let length = f64::from(lengths.mean().into_scalar::<f32>());
+        if length <= 0.0 {
+            return Err(TrainError::Refused(
+                "the decoder's embeddings of the words are all zero; train the decoder first"
+                    .into(),
+            ));
+        }
+        Ok(unit_rows(rows) * (SCALE / (WORDS_LONG * length)))
+    }
+
+    /// What the tokens of a picture are to say: for each cell of `region` of the square `grid`, row by
+    /// row, every word's share.
+    fn wanted(&self, map: &[u8], grid: Grid, region: &Region) -> Vec<f32> {
+        let LabelDescription { rows, cols, .. } = self.description;
+        let cells = self.description.cells();
+        let mut wanted = Vec::with_capacity(region.rows.len() * region.cols.len() * self.len());
+        for row in region.rows.clone() {
+            for col in region.cols.clone() {
+                let down = span(row, grid.rows, rows);
+                let across = span(col, grid.cols, cols);
+                let inside = |plane: usize| {
+                    let across = across.clone();
+                    down.clone().flat_map(move |y| {
+                        let first = plane * cells + y * cols;
+                        across.clone().map(move |x| first + x)
+                    })
+                };
+                let area = down.len() * across.len();
+                wanted.extend(self.entries.iter().map(|entry| {
+                    let values = inside(entry.plane).filter_map(|at| map.get(at).copied());
+                    self.share(entry, values, area)
+                }));
+            }
+        }
+        wanted
+    }
+
+    fn share(&self, entry: &Entry, values: impl Iterator<Item = u8>, area: usize) -> f32 {
+        if let Rule::Class(class) = entry.rule {
+            let shown = values.filter(|value| *value == class).count();
+            return f32::from(u8::from(shown > 0 && shown * SHOWN >= area));
+        }
+        let plane = self.description.planes.get(entry.plane);
+        let last = plane.map_or(1, |plane| plane.classes.len() - 1) as f32;
+        let said = values.filter(|value| *value != self.description.ignore);
+        let (sum, count) = said.fold((0.0, 0.0), |(sum, count), value| {
+            (sum + f32::from(value) / last, count + 1.0)
+        });
+        match entry.rule {
+            _ if count == 0.0 => 0.0,
+            Rule::First => 1.0 - sum / count,
+            _ => sum / count,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// The cells of `fine` that lie in cell `index` of `coarse`; at least one.
+fn span(index: usize, coarse: usize, fine: usize) -> std::ops::Range<usize> {
+    let first = index * fine / coarse;
+    first..((index + 1) * fine / coarse).max(first + 1).min(fine)
+}
+
+/// A word as it stands within a sentence.
+fn word_ids(tokenizer: &Tokenizer, word: &str) -> Result<Vec<u32>, TrainError> {
+    // What a beginning adds, markers and spaces, is not the word.
+    let encode = |text: &str| tokenizer.encode(text, SpecialTokens::Omit);
+    let (before, whole) = (encode("a")?, encode(&format!("a {word}"))?);
+    let ids = whole.get(before.len()..).unwrap_or_default().to_vec();
+    if ids.is_empty() {
+        return Err(TrainError::Refused(format!(
+            "the decoder's tokenizer has no tokens for the word `{word}`"
+        )));
+    }
+    Ok(ids)
+}
+
+/// Pictures with their label maps, and how they are seen.
+pub struct LexicalData {
+    /// A sample for each picture.
+    samples: Vec<Sample>,
+    labels: LabelFiles,
+    pictures: PictureFolder,
+    faults: Faults,
+}
+
+impl LexicalData {
+    /// Every picture of `set` once, with its map in the folder `labels`.
+    ///
+    /// # Errors
+    /// If a sample cannot be read, or the folder does not say what its maps mean.
+    pub fn new(
+        set: &SampleSet,
+        pictures: PictureFolder,
+        labels: &Path,
+        faults: Faults,
+    ) -> Result<Self, TrainError> {
+        let (mut samples, mut names, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for index in 0..set.len() {
+            let Some(sample) = faults.keep(set.sample(index))? else {
+                continue;
+            };
+            let Some(name) = sample.image.clone() else {
+                continue;
+            };
+            if seen.insert(name.clone()) {
+                names.push(name);
+                samples.push(sample);
+            }
+        }
+        if samples.is_empty() {
+            return Err(TrainError::Refused(
+                "no sample has a picture, and lexical alignment is about pictures".into(),
+            ));
+        }
+        Ok(Self {
+            labels: LabelFiles::open(labels, &names)?,
+            samples,
+            pictures,
+            faults,
+        })
+    }
+
+    /// What determines a training: the label maps.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn hash(&self) -> Result<String, TrainError> {
+        self.labels.hash()
+    }
+}
+
+/// The task of lexical alignment.
+pub struct LexicalTask {
+    data: LexicalData,
+    lexicon: Lexicon,
+    /// `[words, hidden]`, without a graph.
+    directions: Tensor<2>,
+    config: ModelConfig,
+    grid: Grid,
+    eyes: FrozenEyes,
+}
+
+/// A picture and what its tokens are to say.
+struct Seen {
+    picture: PictureInput,
+    /// Its rows and columns of visual tokens.
+    shape: Grid,
+    /// `shape · words`.
+    wanted: Vec<f32>,
+}
+
+/// A micro-batch.
+pub struct LexicalBatch {
+    seen: Vec<Seen>,
+}
+
+impl LexicalTask {
+    /// A task for a model; its encoders are `eyes`.
+    ///
+    /// # Errors
+    /// If the model sees no pictures, or label maps have no such planes or are coarser than its
+    /// visual tokens.
+    pub fn new(
+        data: LexicalData,
+        table: &LexicalTable,
+        model: &Model,
+        eyes: FrozenEyes,
+    ) -> Result<Self, TrainError> {
+        let Some(vision) = &model.config.vision else {
+            return Err(TrainError::Refused(
+                "the model has no connector that could learn words".into(),
+            ));
+        };
+        let grid = vision.connector.token_grid();
+        let lexicon = Lexicon::new(data.labels.description.clone(), table)?;
+        let LabelDescription { rows, cols, .. } = lexicon.description;
+        if rows < grid.rows || cols < grid.cols {
+            return Err(TrainError::Refused(format!(
+                "label maps have {rows} × {cols} cells and the model {} × {} visual tokens; maps must \
+                 not be coarser",
+                grid.rows, grid.cols
+            )));
+        }
+        Ok(Self {
+            directions: lexicon.directions(model)?,
+            config: model.config.clone(),
+            data,
+            lexicon,
+            grid,
+            eyes,
+        })
+    }
+
+    /// The bad samples so far.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.data.faults
+    }
+
+    fn seen(&self, index: usize) -> Result<Option<Seen>, TrainError> {
+        let faults = &self.data.faults;
+        let Some(sample) = self.data.samples.get(index) else {
+            return Ok(None);
+        };
+        let Some(path) = faults.keep(self.data.pictures.find(sample))?.flatten() else {
+            return Ok(None);
+        };
+        let load = || {
+            let missing = || opabinia_data::SampleError::MissingPicture {
+                place: sample.place.clone(),
+                path: path.clone(),
+                similar: None,
+            };
+            self.data.pictures.load(sample)?.ok_or_else(missing)
+        };
+        let Some(picture) = faults.keep(self.eyes.see(&path, load)?)? else {
+            return Ok(None);
+        };
+        let region = layout::visible_region(picture.size(), self.grid).map_err(|error| {
+            TrainError::Refused(format!(
+                "{}: the picture cannot be used: {error}",
+                sample.place
+            ))
+        })?;
+        let map = self.data.labels.read(index)?;
+        Ok(Some(Seen {
+            wanted: self.lexicon.wanted(&map, self.grid, &region),
+            shape: region.grid(),
+            picture,
+        }))
+    }
+}
+
+impl Task for LexicalTask {
+    type Module = Network;
+    type Batch = LexicalBatch;
+
+    fn samples(&self) -> usize {
+        self.data.samples.len()
+    }
+
+    fn plan(&self, seed: u64, epoch: usize, batch: usize) -> Vec<Vec<u32>> {
+        shuffled(self.samples(), batch.max(1), seed, epoch)
+    }
+
+    fn load(
+        &self,
+        samples: &[u32],
+        _: &mut ChaCha8Rng,
+    ) -> Result<Option<LexicalBatch>, TrainError> {
+        let mut seen = Vec::with_capacity(samples.len());
+        for &sample in samples {
+            seen.extend(self.seen(sample as usize)?);
+        }
+        Ok((!seen.is_empty()).then_some(LexicalBatch { seen }))
+    }
+
+    fn terms(&self, batch: &LexicalBatch) -> usize {
+        batch.seen.iter().map(|seen| seen.shape.len()).sum()
+    }
+
+    fn size(&self, batch: &LexicalBatch) -> BatchSize {
+        BatchSize {
+            samples: batch.seen.len(),
+            tokens: self.terms(batch),
+            pictures: batch.seen.len(),
+        }
+    }
+
+    fn loss(
+        &self,
+        module: &Network,
+        batch: &LexicalBatch,
+        device: &Device,
+    ) -> Result<LossSum, TrainError> {
+        let pictures: Vec<&PictureInput> = batch.seen.iter().map(|seen| &seen.picture).collect();
+        let (connected, places) = connect_pictures(module, &self.config, device, &pictures)?;
+        // Visual tokens of the pictures in the order of the batch, end-of-row tokens left out.
+        let mut firsts = Vec::with_capacity(places.len());
+        let mut next = 0_i32;
+        for grid in &connected.grids {
+            firsts.push(next);
+            next += layout::token_count(*grid) as i32;
+        }
+        let mut slots = Vec::with_capacity(self.terms(batch));
+        for (seen, &place) in batch.seen.iter().zip(&places) {
+            let first = firsts.get(place).copied().unwrap_or_default();
+            let Grid { rows, cols } = seen.shape;
+            let row = |row: usize| (row * (cols + 1)) as i32;
+            slots.extend((0..rows).flat_map(|r| (0..cols).map(move |c| first + row(r) + c as i32)));
+        }
+        let words = self.lexicon.len();
+        let wanted: Vec<f32> = batch
+            .seen
+            .iter()
+            .flat_map(|seen| seen.wanted.clone())
+            .collect();
+        let tokens = connected
+            .tokens
+            .select(0, Tensor::from_data(slots.as_slice(), device));
+        let constant = |x: Tensor<2>| {
+            if device.is_autodiff() {
+                x.autodiff()
+            } else {
+                x
+            }
+        };
+        let directions = constant(self.directions.clone().to_device(&device.clone().inner()));
+        let scores = tokens.matmul(directions.transpose()) + BIAS;
+        let metrics = said(&scores, &wanted);
+        let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [slots.len(), words]), device);
+        // −y·log σ(s) − (1 − y)·log σ(−s)
+        let loss = log_sigmoid(scores.clone().neg()) + scores * wanted;
+        Ok(LossSum {
+            sum: loss.sum().neg(),
+            metrics,
+        })
+    }
+}
+
+/// How many of the words that are wanted are said, and how many of those that are said are wanted.
+fn said(scores: &Tensor<2>, wanted: &[f32]) -> Vec<Metric> {
+    let scores = scores.clone().inner().into_data();
+    let (mut both, mut only_said, mut only_wanted) = (0_usize, 0, 0);
+    for (score, wanted) in scores.iter::<f32>().zip(wanted) {
+        match (score > 0.0, *wanted > 0.5) {
+            (true, true) => both += 1,
+            (true, false) => only_said += 1,
+            (false, true) => only_wanted += 1,
+            (false, false) => {}
+        }
+    }
+    let metric = |name: &'static str, all: usize| Metric {
+        name: name.into(),
+        sum: both as f64,
+        count: all as f64,
+    };
+    vec![
+        metric("said", both + only_wanted),
+        metric("right", both + only_said),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A map of 4 × 4 cells: a red ball in the upper left quarter, a cube without a colour in one cell
+    /// of the lower right one, and how far it is to the right.
+    fn lexicon() -> (Lexicon, Vec<u8>) {
+        let text = r#"{"rows": 4, "cols": 4, "ignore": 255, "planes": [
+            {"name": "kind", "classes": ["nothing", "ball", "cube"], "background": 0},
+            {"name": "colour", "classes": ["red", "blue"], "background": null},
+            {"name": "column", "classes": ["0", "1", "2", "3"], "background": null}]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("labels.json"), text).unwrap();
+        let table = LexicalTable {
+            labels: folder.path().into(),
+            validation_labels: None,
+            words: vec!["kind".into(), "colour".into()],
+            scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
+        };
+        let description = LabelDescription::read(folder.path()).unwrap();
+        let kind = [1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+        let mut colour = [255; 16];
+        for cell in [0, 1, 4] {
+            colour[cell] = 0;
+        }
+        let column = std::array::from_fn::<u8, 16, _>(|cell| cell as u8 % 4);
+        let map = [kind, colour, column].concat();
+        (Lexicon::new(description, &table).unwrap(), map)
+    }
+
+    #[test]
+    fn tokens_are_to_say_what_their_cells_show() {
+        let (lexicon, map) = lexicon();
+        let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+        assert_eq!(words, ["ball", "cube", "red", "blue", "left", "right"]);
+        let grid = Grid { rows: 2, cols: 2 };
+        let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
+        let (near, far) = (1.0 / 6.0, 5.0 / 6.0);
+        #[rustfmt::skip]
+        let by_hand = [
+            1.0, 0.0, 1.0, 0.0, far, near,
+            0.0, 0.0, 0.0, 0.0, near, far,
+            0.0, 0.0, 0.0, 0.0, far, near,
+            0.0, 1.0, 0.0, 0.0, near, far,
+        ];
+        for (found, by_hand) in wanted.iter().zip(by_hand) {
+            assert!((found - by_hand).abs() < 1e-6, "{wanted:?}");
+        }
+        // Of a picture that fills the right half alone, the tokens of that half.
+        let region = Region {
+            rows: 0..2,
+            cols: 1..2,
+        };
+        assert_eq!(lexicon.wanted(&map, grid, &region).len(), 12);
+    }
+
+    /// Maps that are not a multiple of the tokens still give every token a cell.
+    #[test]
+    fn every_token_has_cells() {
+        for (coarse, fine) in [(3, 4), (4, 4), (3, 7), (5, 32)] {
+            let spans: Vec<_> = (0..coarse).map(|i| span(i, coarse, fine)).collect();
+            assert_eq!(spans.last().map(|last| last.end), Some(fine));
+            assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(spans.iter().all(|cells| !cells.is_empty()));
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_counted() {
+        let scores = Tensor::<2>::from_floats([[1.0, -1.0, 2.0]], &Device::flex().autodiff());
+        let found = said(&scores, &[1.0, 1.0, 0.0]);
+        let counts: Vec<_> = found.iter().map(|m| (m.sum, m.count)).collect();
+        assert_eq!(counts, [(1.0, 2.0), (1.0, 2.0)]);
+    }
+}

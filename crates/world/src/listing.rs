@@ -1,0 +1,264 @@
+//! Listings: all parts of a picture in random order, each with all that is known about it.
+//!
+//! In a caption things come from left to right, and a decoder that follows them never has to find a
+//! thing by what it is called. In a random order the first word about a thing cannot be known, and
+//! all others follow from it: *large blue metal ball (5, 4, 2)* asks four times which thing is meant.
+//! That is what questions about a named thing need, said much more often than they can ask it.
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::caption::{MEASURES, caption, instruction, measure, measures};
+use crate::question::refer::single_out;
+use crate::question::spatial::relations;
+use crate::question::wording::{capital, number, ordinal};
+use crate::truth::{Chart, Colour, Document, Object, Scene, Truth};
+
+/// Most listings of a picture, each in another order.
+const LISTINGS: usize = 3;
+/// Parts that all listings of a picture name together, about; there is one listing at least.
+const PARTS: usize = 12;
+/// Things of a scene that are described one by one, at most.
+const DESCRIBED: usize = 5;
+/// Pairs of things that are compared, at most.
+const COMPARED: usize = 4;
+
+const ENTRIES: [&str; 3] = [
+    "List what is in the chart.",
+    "Read out the chart.",
+    "Which values does the chart show?",
+];
+const TEXTS: [&str; 3] = [
+    "List all that is written.",
+    "Read out the picture.",
+    "What is written where?",
+];
+const COMPARE: [&str; 3] = [
+    "Compare {x} with {y}.",
+    "How does {x} stand to {y}?",
+    "Where is {x}, seen from {y}?",
+];
+const ASK: [&str; 4] = [
+    "Describe {x}.",
+    "Tell me about {x}.",
+    "What is {x} like?",
+    "Say all about {x}.",
+];
+
+/// Requests and what is said: some listings, things of a scene one by one, and how they stand to each
+/// other.
+pub fn listings(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
+    let mut said = Vec::new();
+    for _ in 0..(PARTS / parts(truth).max(1)).clamp(1, LISTINGS) {
+        let new = listing(truth, random);
+        if said.iter().all(|(_, old)| *old != new.1) {
+            said.push(new);
+        }
+    }
+    if let Truth::Scene(scene) = truth
+        && !scene.close_up
+    {
+        let mut objects: Vec<&Object> = scene.objects.iter().collect();
+        objects.shuffle(random);
+        for object in objects.into_iter().take(DESCRIBED) {
+            said.extend(described(scene, object, random));
+        }
+        said.extend(compared(scene, random));
+    }
+    said
+}
+
+/// How many parts a listing names.
+fn parts(truth: &Truth) -> usize {
+    match truth {
+        Truth::Scene(scene) => scene.objects.len(),
+        Truth::Chart(chart) => chart.entries.len(),
+        Truth::Document(Document::Word { .. }) => 1,
+        Truth::Document(Document::Lines { lines }) => lines.len(),
+        Truth::Document(Document::Labels { labels }) => labels.len(),
+        Truth::Document(Document::Table { rows, .. }) => rows.len(),
+    }
+}
+
+/// One listing in random order; a caption of what has no parts.
+fn listing(truth: &Truth, random: &mut ChaCha8Rng) -> (String, String) {
+    let (requests, mut items, between): (&[&str], Vec<String>, &str) = match truth {
+        Truth::Scene(scene) if !scene.close_up => {
+            let mut objects: Vec<&Object> = scene.objects.iter().collect();
+            objects.shuffle(random);
+            return (request(&MEASURES, random), measures(scene, &objects));
+        }
+        Truth::Chart(chart) => (&ENTRIES, entries(chart), ", "),
+        Truth::Document(Document::Lines { lines }) => {
+            let lines = lines.iter().enumerate();
+            let say = |(i, line): (usize, &String)| format!("{} line \"{line}\"", ordinal(i));
+            (&TEXTS, lines.map(say).collect(), ", ")
+        }
+        Truth::Document(Document::Labels { labels }) => {
+            let say =
+                |(colour, text): &(Colour, String)| format!("{} label \"{text}\"", colour.name());
+            (&TEXTS, labels.iter().map(say).collect(), ", ")
+        }
+        Truth::Document(Document::Table { rows, .. }) => {
+            let say = |(name, numbers): &(String, Vec<u32>)| {
+                let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+                format!("{name}: {}", numbers.join(", "))
+            };
+            (&TEXTS, rows.iter().map(say).collect(), "; ")
+        }
+        other => return (instruction(random).to_owned(), caption(other, random)),
+    };
+    let count = match items.len() {
+        1 => "One".to_owned(),
+        n => capital(&number(n)),
+    };
+    items.shuffle(random);
+    (
+        request(requests, random),
+        format!("{count}: {}.", items.join(between)),
+    )
+}
+
+/// Name, colour and value of each entry, the value where it can be read.
+fn entries(chart: &Chart) -> Vec<String> {
+    let readable = chart.shows_values();
+    let say = |(name, colour, value): &(String, Colour, u32)| match readable {
+        true => format!("{name} ({}) {value}", colour.name()),
+        false => format!("{name} ({})", colour.name()),
+    };
+    chart.entries.iter().map(say).collect()
+}
+
+/// A thing by a name that fits it alone, and all about it.
+fn described(scene: &Scene, object: &Object, random: &mut ChaCha8Rng) -> Option<(String, String)> {
+    let name = single_out(scene, object, None, random)?;
+    let asked = request(&ASK, random).replace("{x}", &name.the());
+    Some((asked, measure(scene, object)))
+}
+
+/// Things by their names, and all that is clear about how the first stands to the second.
+fn compared(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
+    let objects = scene.objects.iter();
+    let mut pairs: Vec<(&Object, &Object)> = objects
+        .clone()
+        .flat_map(|a| objects.clone().map(move |b| (a, b)))
+        .filter(|(a, b)| !std::ptr::eq(*a, *b))
+        .collect();
+    pairs.shuffle(random);
+    let mut said = Vec::new();
+    for (a, b) in pairs {
+        if said.len() == COMPARED {
+            break;
+        }
+        let relations = relations(scene, a, b);
+        let names = (
+            single_out(scene, a, None, random),
+            single_out(scene, b, None, random),
+        );
+        if let (false, (Some(a), Some(b))) = (relations.is_empty(), names) {
+            let asked = request(&COMPARE, random).replace("{x}", &a.the());
+            said.push((asked.replace("{y}", &b.the()), relations.join(", ")));
+        }
+    }
+    said
+}
+
+fn request(of: &[&str], random: &mut ChaCha8Rng) -> String {
+    of.choose(random).copied().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::picture::{PictureOptions, Subject, draw};
+    use crate::question::tests::{object, scene};
+    use crate::stream::stream;
+    use crate::truth::Shape;
+
+    fn balls() -> Scene {
+        scene(vec![
+            object(Shape::Cube, Colour::Blue, 2.0),
+            object(Shape::Ball, Colour::Red, -2.0),
+        ])
+    }
+
+    #[test]
+    fn both_orders_of_two_things_come_up() {
+        let truth = Truth::Scene(balls());
+        let (red, blue) = ("red rubber ball (1, 4, 2)", "blue rubber cube (8, 4, 2)");
+        let found: BTreeSet<String> = (0..20)
+            .map(|seed| listing(&truth, &mut stream(seed, "test", 0)).1)
+            .collect();
+        let wanted = [format!("{red}, {blue}"), format!("{blue}, {red}")];
+        let wanted = wanted.map(|items| format!("{}{items}.", crate::caption::MEASURED));
+        assert_eq!(found, wanted.into());
+    }
+
+    #[test]
+    fn a_thing_is_described_by_all_that_is_known() {
+        let mut said = listings(&Truth::Scene(balls()), &mut stream(3, "test", 0));
+        let compared: Vec<_> = said
+            .iter()
+            .filter(|(_, answer)| !answer.contains('('))
+            .collect();
+        assert_eq!(compared.len(), 2);
+        for (asked, answer) in compared {
+            let ball = asked.find("ball").unwrap_or_default() < asked.find("cube").unwrap_or(99);
+            assert_eq!(answer, if ball { "left" } else { "right" }, "{asked}");
+        }
+        said.retain(|(asked, answer)| !MEASURES.contains(&asked.as_str()) && answer.contains('('));
+        assert_eq!(said.len(), 2);
+        for (asked, answer) in said {
+            let (name, all) = match asked.contains("cube") || asked.contains("blue") {
+                true => (["blue", "cube"], "blue rubber cube (8, 4, 2)"),
+                false => (["red", "ball"], "red rubber ball (1, 4, 2)"),
+            };
+            assert!(name.iter().any(|word| asked.contains(word)), "{asked}");
+            assert_eq!(answer, all, "{asked}");
+        }
+    }
+
+    /// Whatever a picture shows, its listings differ and name every part.
+    #[test]
+    fn every_part_is_listed() {
+        let options = PictureOptions {
+            side: 64,
+            ..PictureOptions::default()
+        };
+        for subject in Subject::ALL {
+            for seed in 0..20 {
+                let truth = draw(seed, subject, &options).truth;
+                let said = listings(&truth, &mut stream(seed, "test", 1));
+                let answers: BTreeSet<&String> = said.iter().map(|(_, answer)| answer).collect();
+                assert!(
+                    !said.is_empty() && answers.len() + 4 > said.len(),
+                    "{said:?}"
+                );
+                let names: Vec<String> = match &truth {
+                    Truth::Scene(scene) => {
+                        let name = |o: &Object| o.colour.name().to_owned();
+                        scene.objects.iter().map(name).collect()
+                    }
+                    Truth::Chart(chart) => chart
+                        .entries
+                        .iter()
+                        .map(|(name, ..)| name.clone())
+                        .collect(),
+                    Truth::Document(Document::Word { text }) => vec![text.clone()],
+                    Truth::Document(Document::Lines { lines }) => lines.clone(),
+                    Truth::Document(Document::Labels { labels }) => {
+                        labels.iter().map(|(_, text)| text.clone()).collect()
+                    }
+                    Truth::Document(Document::Table { rows, .. }) => {
+                        rows.iter().map(|(name, _)| name.clone()).collect()
+                    }
+                };
+                for name in names {
+                    assert!(said[0].1.contains(&name), "{name}: {said:?}");
+                }
+            }
+        }
+    }
+}
