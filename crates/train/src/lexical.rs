@@ -13,7 +13,8 @@
 //! embeddings: a token that is the sum of a few words has about the right length. The loss of a token
 //! is the binary cross-entropy of `σ(s)`, summed over the classes. A class is wanted with
 //!
-//! - 1 if at least an eighth of the token's cells show it, else 0, for planes that are named in words;
+//! - 1 if at least an eighth of the token's cells show it, else 0, for planes that are named in words
+//!   (where several planes have a class of this name, any of them);
 //! - for a plane that is a scale between two words (columns from *left* to *right*), the mean place
 //!   on the scale for the second word, one minus it for the first, and nothing where the plane says
 //!   nothing.
@@ -61,8 +62,8 @@ pub struct Lexicon {
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     word: String,
-    plane: usize,
-    rule: Rule,
+    /// Planes and rules; one is enough.
+    when: Vec<(usize, Rule)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,28 +92,31 @@ impl Lexicon {
                 ))
             })
         };
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut say = |word: &str, plane: usize, rule: Rule| match entries
+            .iter_mut()
+            .find(|entry| entry.word == word)
+        {
+            Some(entry) => entry.when.push((plane, rule)),
+            None => entries.push(Entry {
+                word: word.to_owned(),
+                when: vec![(plane, rule)],
+            }),
+        };
         for name in &table.words {
             let index = plane(name)?;
             let Some(found) = description.planes.get(index) else {
                 continue;
             };
             let classes = found.classes.iter().zip(0_u8..);
-            let shown = classes.filter(|(_, class)| Some(*class) != found.background);
-            entries.extend(shown.map(|(word, class)| Entry {
-                word: word.clone(),
-                plane: index,
-                rule: Rule::Class(class),
-            }));
+            for (word, class) in classes.filter(|(_, class)| Some(*class) != found.background) {
+                say(word, index, Rule::Class(class));
+            }
         }
         for (name, [first, last]) in &table.scales {
             let plane = plane(name)?;
-            entries.extend(
-                [(first, Rule::First), (last, Rule::Last)].map(|(word, rule)| {
-                    let word = word.clone();
-                    Entry { word, plane, rule }
-                }),
-            );
+            say(first, plane, Rule::First);
+            say(last, plane, Rule::Last);
         }
         Ok(Self {
             description,
@@ -161,26 +165,35 @@ impl Lexicon {
                 };
                 let area = down.len() * across.len();
                 wanted.extend(self.entries.iter().map(|entry| {
-                    let values = inside(entry.plane).filter_map(|at| map.get(at).copied());
-                    self.share(entry, values, area)
+                    let shares = entry.when.iter().map(|&(plane, rule)| {
+                        let values = inside(plane).filter_map(|at| map.get(at).copied());
+                        self.share(plane, rule, values, area)
+                    });
+                    shares.fold(0.0, f32::max)
                 }));
             }
         }
         wanted
     }
 
-    fn share(&self, entry: &Entry, values: impl Iterator<Item = u8>, area: usize) -> f32 {
-        if let Rule::Class(class) = entry.rule {
+    fn share(
+        &self,
+        plane: usize,
+        rule: Rule,
+        values: impl Iterator<Item = u8>,
+        area: usize,
+    ) -> f32 {
+        if let Rule::Class(class) = rule {
             let shown = values.filter(|value| *value == class).count();
             return f32::from(u8::from(shown > 0 && shown * SHOWN >= area));
         }
-        let plane = self.description.planes.get(entry.plane);
+        let plane = self.description.planes.get(plane);
         let last = plane.map_or(1, |plane| plane.classes.len() - 1) as f32;
         let said = values.filter(|value| *value != self.description.ignore);
         let (sum, count) = said.fold((0.0, 0.0), |(sum, count), value| {
             (sum + f32::from(value) / last, count + 1.0)
         });
-        match entry.rule {
+        match rule {
             _ if count == 0.0 => 0.0,
             Rule::First => 1.0 - sum / count,
             _ => sum / count,
@@ -533,6 +546,29 @@ mod tests {
             cols: 1..2,
         };
         assert_eq!(lexicon.wanted(&map, grid, &region).len(), 12);
+    }
+
+    #[test]
+    fn a_word_of_two_planes_is_one_word() {
+        let text = r#"{"rows": 1, "cols": 2, "ignore": 9, "planes": [
+            {"name": "left half", "classes": ["a", "b"], "background": null},
+            {"name": "right half", "classes": ["b", "c"], "background": null}]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("labels.json"), text).unwrap();
+        let table = LexicalTable {
+            labels: folder.path().into(),
+            validation_labels: None,
+            words: vec!["left half".into(), "right half".into()],
+            scales: [].into(),
+        };
+        let description = LabelDescription::read(folder.path()).unwrap();
+        let lexicon = Lexicon::new(description, &table).unwrap();
+        let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+        assert_eq!(words, ["a", "b", "c"]);
+        let grid = Grid { rows: 1, cols: 2 };
+        let map = [0, 1, 0, 9];
+        let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
+        assert_eq!(wanted, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
     }
 
     /// Maps that are not a multiple of the tokens still give every token a cell.
