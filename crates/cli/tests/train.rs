@@ -162,10 +162,12 @@ every = 1
     set("lexical.words=[\"taste\"]").fails_with(1, &["`taste`", "`kind`, `colour`"]);
     set("lexical.labels=no/such/maps").fails_with(1, &["no/such/maps/labels.json"]);
     set("lexical.words=[]").ok();
-    ground.write("none.toml", &recipe.replace("[lexical]", "[dense]"));
+    let (before, table) = recipe.split_once("[lexical]").unwrap();
+    let (_, after) = table.split_once("[data]").unwrap();
+    ground.write("none.toml", &format!("{before}[data]{after}"));
     ground
         .run(&["train", "none.toml"])
-        .fails_with(1, &["none.toml", "dense"]);
+        .fails_with(1, &["none.toml", "lexical", "labels"]);
 }
 
 #[test]
