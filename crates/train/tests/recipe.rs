@@ -231,17 +231,17 @@ fn every_shipped_recipe_is_one_and_says_so_again_when_resolved() {
             found += 1;
         }
     }
-    assert_eq!(found, 16);
+    assert_eq!(found, 17);
 }
 
 #[test]
 fn the_small_recipes_lead_to_one_another() {
     let model = |name: &str| shipped(name).folder().join("model");
-    let align = shipped("small/align.toml");
-    let Work::Align(start) = &align.work else {
-        panic!("no stage 1");
+    let words = shipped("small/words.toml");
+    let Work::Lexical { model: start, .. } = &words.work else {
+        panic!("no connector to begin with");
     };
-    let parts = start.parts(align.seed).unwrap();
+    let parts = start.parts(words.seed).unwrap();
     assert_eq!(parts.decoder, model("small/decoder.toml"));
     assert_eq!(
         parts.encoders[0].weights,
@@ -251,12 +251,18 @@ fn the_small_recipes_lead_to_one_another() {
         parts.encoders[1].weights,
         Some(model("small/conv-encoder.toml"))
     );
-    let parts = ["align", "instruct-few", "instruct-apart", "instruct"];
+    let parts = [
+        "words",
+        "align",
+        "instruct-few",
+        "instruct-apart",
+        "instruct",
+    ];
     for pair in parts.windows(2) {
         let [before, after] = [pair[0], pair[1]];
-        let instruct = shipped(&format!("small/{after}.toml"));
-        let Work::Instruct(start) = &instruct.work else {
-            panic!("no stage 2");
+        let recipe = shipped(&format!("small/{after}.toml"));
+        let (Work::Align(start) | Work::Instruct(start)) = &recipe.work else {
+            panic!("none of the two stages");
         };
         assert!(start.parts(0).is_none());
         assert!(matches!(&start.start,
