@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use crate::{Fallible, Workload};
 
 const DECODER: &str = include_str!("../../../../recipes/small/decoder.toml");
+const WORDS: &str = include_str!("../../../../recipes/small/words.toml");
 const ALIGN: &str = include_str!("../../../../recipes/small/align.toml");
 
 /// Pictures of the world whose epoch is timed, each with one sample of the first stage.
@@ -232,7 +233,7 @@ impl Ground {
     }
 
     fn make_encoders(&self) -> Fallible<()> {
-        let recipe = Recipe::parse(Path::new("recipes/small/align.toml"), ALIGN)?;
+        let recipe = Recipe::parse(Path::new("recipes/small/words.toml"), WORDS)?;
         for name in encoder_names(&recipe) {
             let encoder = Encoder::random(&EncoderSpec::parse(&name)?, &Device::flex())?;
             encoder.save(&self.path(&name), WeightDtype::F32)?;
@@ -240,10 +241,15 @@ impl Ground {
         Ok(())
     }
 
-    /// The recipe of the first stage with everything in this folder, and without a cache.
+    /// The recipe of the first stage with everything in this folder, from parts and without a cache.
     fn align(&self) -> Fallible<Recipe> {
         let mut recipe = Recipe::parse(Path::new("recipes/small/align.toml"), ALIGN)?;
+        let words = Recipe::parse(Path::new("recipes/small/words.toml"), WORDS)?;
+        if let Work::Lexical { model, .. } = words.work {
+            recipe.work = Work::Align(model);
+        }
         recipe.data.files = vec![self.path("world/train/align.jsonl")];
+        recipe.data.turns = Default::default();
         recipe.data.images = Some(Images::Folder(self.path("world/train")));
         recipe.data.feature_cache = FeatureCache::Off;
         recipe.data.validation = None;
@@ -272,7 +278,7 @@ impl Ground {
 /// Published names of the encoders of a recipe.
 fn encoder_names(recipe: &Recipe) -> Vec<String> {
     match &recipe.work {
-        Work::Align(model) => match &model.start {
+        Work::Align(model) | Work::Lexical { model, .. } => match &model.start {
             ModelStart::Parts { encoders, .. } => {
                 encoders.iter().map(|part| part.name.clone()).collect()
             }
