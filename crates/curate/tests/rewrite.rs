@@ -465,7 +465,14 @@ fn a_budget_of_a_recipe_stops_it_and_a_larger_one_goes_on() {
         matches!(stopped, CurateError::OutOfBudget { requests: 1, .. }),
         "{stopped}"
     );
-    assert!(!out.exists() && folder.path().join("pool.partial/work/index").is_dir());
+    assert!(
+        !out.exists()
+            && folder
+                .path()
+                .join("pool.partial")
+                .join("work/index")
+                .is_dir()
+    );
     // Where it may stay unfinished, it does.
     let finished = format!("{one}finish = true\n");
     let kept = folder.path().join("pool.answers.jsonl");

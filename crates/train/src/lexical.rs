@@ -6,7 +6,7 @@
 //! the recipe, the connector learns what label maps know. A token that shows a red ball must point
 //! along the embeddings of *red* and *ball*, and along those of no other class. This is dense
 //! supervision ([`crate::pretrain::dense`]) with the decoder's embeddings as the classifier; encoders
-//! and decoder are frozen, and the decoder does not even run.
+//! and decoder are frozen, and the decoder does not even run, so in-LLM layers stay as they are.
 //!
 //! For a visual token `x` and a class `k` whose word has the embedding `eₖ`, the score is
 //! `s(x, k) = 20 · x·êₖ / 2ē − 4`, where `êₖ` has length 1 and `ē` is the mean length of the
@@ -38,7 +38,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::pretrain::labels::{LabelDescription, LabelFiles};
 use crate::pretrain::loss::unit_rows;
 use crate::recipe::LexicalTable;
-use crate::stage::FrozenEyes;
+use crate::stage::{FrozenEyes, load_picture, visible_region};
 use crate::{BatchSize, LossSum, Metric, Task, TrainError};
 
 /// What scores grow by.
@@ -137,9 +137,9 @@ impl Lexicon {
         let rows = Tensor::cat(rows, 0);
         let lengths = rows.clone().square().sum_dim(1).sqrt();
         let length = f64::from(lengths.mean().into_scalar::<f32>());
-        if length <= 0.0 {
+        if !length.is_normal() {
             return Err(TrainError::Refused(
-                "the decoder's embeddings of the words are all zero; train the decoder first"
+                "the decoder's embeddings of the words are all zero, or not finite; train the decoder first"
                     .into(),
             ));
         }
@@ -216,7 +216,10 @@ fn word_ids(tokenizer: &Tokenizer, word: &str) -> Result<Vec<u32>, TrainError> {
     // What a beginning adds, markers and spaces, is not the word.
     let encode = |text: &str| tokenizer.encode(text, SpecialTokens::Omit);
     let (before, whole) = (encode("a")?, encode(&format!("a {word}"))?);
-    let ids = whole.get(before.len()..).unwrap_or_default().to_vec();
+    let ids = match whole.strip_prefix(&before[..]) {
+        Some(word) => word.to_vec(),
+        None => encode(&format!(" {word}"))?,
+    };
     if ids.is_empty() {
         return Err(TrainError::Refused(format!(
             "the decoder's tokenizer has no tokens for the word `{word}`"
@@ -356,23 +359,14 @@ impl LexicalTask {
         let Some(path) = faults.keep(self.data.pictures.find(sample))?.flatten() else {
             return Ok(None);
         };
-        let load = || {
-            let missing = || opabinia_data::SampleError::MissingPicture {
-                place: sample.place.clone(),
-                path: path.clone(),
-                similar: None,
-            };
-            self.data.pictures.load(sample)?.ok_or_else(missing)
-        };
+        let load = || load_picture(&self.data.pictures, sample);
         let Some(picture) = faults.keep(self.eyes.see(&path, load)?)? else {
             return Ok(None);
         };
-        let region = layout::visible_region(picture.size(), self.grid).map_err(|error| {
-            TrainError::Refused(format!(
-                "{}: the picture cannot be used: {error}",
-                sample.place
-            ))
-        })?;
+        let region = visible_region(sample, picture.size(), self.grid);
+        let Some(region) = faults.keep(region)? else {
+            return Ok(None);
+        };
         let map = self.data.labels.read(index)?;
         Ok(Some(Seen {
             wanted: self.lexicon.wanted(&map, self.grid, &region),
@@ -449,14 +443,11 @@ impl Task for LexicalTask {
         let tokens = connected
             .tokens
             .select(0, Tensor::from_data(slots.as_slice(), device));
-        let constant = |x: Tensor<2>| {
-            if device.is_autodiff() {
-                x.autodiff()
-            } else {
-                x
-            }
+        let directions = self.directions.clone().to_device(&device.clone().inner());
+        let directions = match device.is_autodiff() {
+            true => directions.autodiff(),
+            false => directions,
         };
-        let directions = constant(self.directions.clone().to_device(&device.clone().inner()));
         let scores = tokens.matmul(directions.transpose()) + BIAS;
         let metrics = said(&scores, &wanted);
         let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [slots.len(), words]), device);

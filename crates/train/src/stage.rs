@@ -20,12 +20,12 @@ use opabinia_data::mask::{Masker, Tokenized};
 use opabinia_data::order::{self, Modality, SampleLength};
 use opabinia_data::pictures::PictureFolder;
 use opabinia_data::{Faults, Sample, SampleError, SampleSet};
-use opabinia_image::{Preprocessor, prepare};
+use opabinia_image::{Preprocessor, RgbImage, prepare};
 use opabinia_model::{
     LossOptions, Model, ModelConfig, Network, PictureInput, TrainingRow, training_gradients,
     training_loss,
 };
-use opabinia_nn::Grid;
+use opabinia_nn::{Grid, Region};
 use rand_chacha::ChaCha8Rng;
 
 use crate::TrainError;
@@ -223,13 +223,9 @@ impl StageTask {
         let Some(grid) = self.token_grid else {
             return Ok(0);
         };
-        match layout::visible_region(size, grid) {
-            Ok(region) => Ok(layout::token_count(region.grid())),
-            Err(error) => Err(SampleError::Schema {
-                place: sample.place.clone(),
-                what: format!("the picture cannot be used: {error}"),
-            }),
-        }
+        Ok(layout::token_count(
+            visible_region(sample, size, grid)?.grid(),
+        ))
     }
 
     fn row(&self, sample: usize) -> Result<Option<Row>, TrainError> {
@@ -279,15 +275,7 @@ impl StageTask {
             Ok(path) => path.unwrap_or_default(),
             Err(error) => return Ok(Err(error)),
         };
-        let load = || {
-            folder
-                .load(sample)?
-                .ok_or_else(|| SampleError::MissingPicture {
-                    place: sample.place.clone(),
-                    path: PathBuf::new(),
-                    similar: None,
-                })
-        };
+        let load = || load_picture(folder, sample);
         match &self.eyes {
             Eyes::Frozen(eyes) => eyes.see(&path, load),
             Eyes::Train(preprocessors) => match load() {
@@ -302,6 +290,31 @@ impl StageTask {
             },
         }
     }
+}
+
+/// The picture of a sample that has one.
+pub(crate) fn load_picture(
+    folder: &PictureFolder,
+    sample: &Sample,
+) -> Result<RgbImage, SampleError> {
+    let missing = || SampleError::MissingPicture {
+        place: sample.place.clone(),
+        path: PathBuf::new(),
+        similar: None,
+    };
+    folder.load(sample)?.ok_or_else(missing)
+}
+
+/// The visual tokens that show the picture of a sample.
+pub(crate) fn visible_region(
+    sample: &Sample,
+    size: PictureSize,
+    grid: Grid,
+) -> Result<Region, SampleError> {
+    layout::visible_region(size, grid).map_err(|error| SampleError::Schema {
+        place: sample.place.clone(),
+        what: format!("the picture cannot be used: {error}"),
+    })
 }
 
 impl Batch {

@@ -230,7 +230,7 @@ impl Job<'_> {
             .unzip())
     }
 
-    fn required_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
+    pub(super) fn required_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
         let root = self.picture_root(purpose).ok_or_else(|| {
             TrainError::Refused(
                 "the recipe does not say where pictures are; set `images` in `[data]`".into(),

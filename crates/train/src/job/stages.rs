@@ -9,7 +9,7 @@ use opabinia_data::mask::Masker;
 use opabinia_data::pictures::PictureFolder;
 use opabinia_data::{Faults, SampleSet};
 use opabinia_image::ImageLimits;
-use opabinia_model::{EncoderPlacement, LoadModel, LossOptions, Model, SaveOptions};
+use opabinia_model::{EncoderPlacement, LoadModel, LossOptions, Model, Network, SaveOptions};
 use opabinia_vision::Encoder;
 use opabinia_weights::{Checkpoint, WeightDtype};
 
@@ -82,9 +82,7 @@ impl Job<'_> {
             validation,
         };
         let done = self.drive(driven, order, |_, network, folder| {
-            let mut model = model;
-            model.network = network.valid();
-            model.device = self.main.clone();
+            let mut model = self.trained(model, network);
             if let Some(lora) = &self.recipe.lora {
                 lora::write(&model.network.decoder, lora, folder)?;
                 model.network.decoder = lora::merge(model.network.decoder);
@@ -114,12 +112,9 @@ impl Job<'_> {
     ) -> Result<Done, TrainError> {
         let model = self.model(wanted)?;
         let task = |files: &[PathBuf], labels: &Path, purpose: For| {
+            let root = self.required_root(purpose)?;
+            let pictures = PictureFolder::open(root, ImageLimits::default())?;
             let samples = SampleSet::open(files)?;
-            let pictures = self.pictures(purpose)?.ok_or_else(|| {
-                TrainError::Refused(
-                    "the recipe does not say where pictures are; set `images` in `[data]`".into(),
-                )
-            })?;
             let faults = self.faults(&samples, purpose)?;
             let hash = data_hash(&samples);
             let data = LexicalData::new(&samples, pictures, labels, faults)?;
@@ -145,10 +140,7 @@ impl Job<'_> {
             validation,
         };
         let done = self.drive(driven, order, |_, network, folder| {
-            let mut model = model;
-            model.network = network.valid();
-            model.device = self.main.clone();
-            self.save(&model, folder)
+            self.save(&self.trained(model, network), folder)
         })?;
         let faults = (task.faults().total() > 0).then(|| task.faults().summary());
         Ok(match done {
@@ -161,6 +153,14 @@ impl Job<'_> {
         })
     }
 
+    /// A model with what became of its parameters, as it is written.
+    fn trained(&self, mut model: Model, network: Network) -> Model {
+        model.network = network.valid();
+        model.device = self.main.clone();
+        model
+    }
+
+    /// What checkpoints call the parameters of a model.
     fn names(&self, model: &Model) -> Result<NetworkNames, TrainError> {
         let connector = match &model.config.vision {
             Some(vision) => {

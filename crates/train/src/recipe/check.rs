@@ -279,10 +279,10 @@ impl Check<'_> {
                 "it must be one folder, or a list with one for each of `data.files`",
             )?;
             self.ensure(
-                matches!(stage, Stage::Lexical | Stage::Align | Stage::Instruct),
+                matches!(stage, Stage::Align | Stage::Instruct),
                 "data.images",
                 "a list",
-                "pretraining takes one folder for all files",
+                "what comes before the two stages takes one folder for all files",
             )?;
         }
         self.threads("data.workers", table.workers)

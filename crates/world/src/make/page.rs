@@ -268,8 +268,8 @@ impl About<'_> {
     }
 
     /// Many questions about the picture, nearly all for a short answer, to be read one by one. What was
-    /// asked before distracts a decoder that has yet to find out where to look, and long answers outweigh
-    /// short ones: places in numbers are left out.
+    /// asked before distracts a decoder that has yet to find out where to look. Places in numbers are left
+    /// to the listings, which some pictures have beside their questions.
     fn apart(&self) -> Option<Sample> {
         let random = &mut self.stream("apart");
         let mut asked = several(&self.picture.truth, APART, random);

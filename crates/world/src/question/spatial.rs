@@ -36,7 +36,7 @@ pub(super) fn ask(task: Task, scene: &Scene, random: &mut ChaCha8Rng) -> Option<
 /// How one object stands to another, as far as it is clear: *left*, *above*, *closer* and their opposites.
 pub(crate) fn relations(scene: &Scene, a: &Object, b: &Object) -> Vec<&'static str> {
     let ((ax, ay), (bx, by)) = (centre(&a.box2d), centre(&b.box2d));
-    let clear = |by: f64, margin: f64| by.abs() >= margin;
+    let clear = |difference: f64, margin: f64| difference.abs() >= margin;
     let choose = |first: bool, words: [&'static str; 2]| words[usize::from(!first)];
     let mut said = Vec::new();
     if clear(ax - bx, PICTURE_MARGIN * f64::from(scene.width)) {
@@ -87,24 +87,33 @@ fn pair<'a>(
     condition: impl Fn(&Object, &Object) -> bool,
     random: &mut ChaCha8Rng,
 ) -> Option<[(&'a Object, Description); 2]> {
-    let objects = scene.objects.iter();
-    let mut pairs: Vec<(&Object, &Object)> = objects
-        .clone()
-        .enumerate()
-        .flat_map(|(i, a)| {
-            let others = objects.clone().enumerate();
-            others
-                .filter(move |&(j, _)| i != j)
-                .map(move |(_, b)| (a, b))
-        })
-        .filter(|(a, b)| condition(a, b))
-        .collect();
+    let mut pairs = pairs(scene);
+    pairs.retain(|(a, b)| condition(a, b));
     pairs.shuffle(random);
-    pairs.into_iter().find_map(|(a, b)| {
-        let name_a = single_out(scene, a, None, random)?;
-        let name_b = single_out(scene, b, None, random)?;
-        Some([(a, name_a), (b, name_b)])
-    })
+    pairs
+        .into_iter()
+        .find_map(|(a, b)| named(scene, a, b, random))
+}
+
+/// All objects with all others, both ways.
+pub(crate) fn pairs(scene: &Scene) -> Vec<(&Object, &Object)> {
+    let objects = || scene.objects.iter().enumerate();
+    let others = |i: usize| objects().filter(move |(j, _)| i != *j);
+    objects()
+        .flat_map(|(i, a)| others(i).map(move |(_, b)| (a, b)))
+        .collect()
+}
+
+/// Two objects with names, if both can be named.
+pub(crate) fn named<'a>(
+    scene: &'a Scene,
+    a: &'a Object,
+    b: &'a Object,
+    random: &mut ChaCha8Rng,
+) -> Option<[(&'a Object, Description); 2]> {
+    let name_a = single_out(scene, a, None, random)?;
+    let name_b = single_out(scene, b, None, random)?;
+    Some([(a, name_a), (b, name_b)])
 }
 
 fn spatial(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
