@@ -282,7 +282,7 @@ impl Check<'_> {
                 matches!(stage, Stage::Align | Stage::Instruct),
                 "data.images",
                 "a list",
-                "what comes before the two stages takes one folder for all files",
+                "pretraining takes one folder for all files",
             )?;
         }
         self.threads("data.workers", table.workers)
