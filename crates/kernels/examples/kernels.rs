@@ -4,18 +4,18 @@
 //! cargo run --release -p opabinia-kernels --example kernels -- [SUBSTRING]
 //! ```
 //!
-//! Peaks are measured, too: register-only loops for the arithmetic, a sum over a gigabyte for memory.
+//! The limits are measured, too: register-only loops for the arithmetic, a sum over a gigabyte for memory.
 //! Beside each shape stands the same product by Burn's CPU backend, in turns with ours.
 
-#![allow(unsafe_code, reason = "loops of bare instructions, for the peaks")]
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use burn::prelude::*;
-use opabinia_kernels::{Format, Options, Packed, Path, Rows, Weights, multiply};
-use rayon::prelude::*;
+use opabinia_kernels::{
+    Activations, Format, Options, Packed, Path, Rows, Weights, limits, multiply,
+};
 
 /// Name, rows, outputs, inputs.
 const SHAPES: [(&str, usize, usize, usize); 10] = [
@@ -34,7 +34,11 @@ const SHAPES: [(&str, usize, usize, usize); 10] = [
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
     let threads = rayon::current_num_threads();
-    let (peak, bandwidth) = (peak_gflops(), bandwidth());
+    let peak = limits::arithmetic(Path::best(), Format::F32, Activations::Exact);
+    let (peak, bandwidth) = (
+        peak.unwrap_or(f64::NAN) / 1e9,
+        limits::reading(1 << 30) / 1e9,
+    );
     println!(
         "{} threads, {}; f32 peak {peak:.0} GFLOP/s, memory {bandwidth:.1} GB/s\n",
         threads,
@@ -152,104 +156,4 @@ fn time_flex(x: &[f32], w: &[f32], [m, n, k]: [usize; 3]) -> f64 {
     median(|| {
         black_box(x.clone().matmul(w.clone().transpose()));
     })
-}
-
-/// Sum of what all threads reach in registers.
-fn peak_gflops() -> f64 {
-    let mut best = 0f64;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let flops: f64 = (0..rayon::current_num_threads())
-            .into_par_iter()
-            .map(|_| fma_loop(4_000_000))
-            .sum();
-        best = best.max(flops / start.elapsed().as_secs_f64() / 1e9);
-    }
-    best
-}
-
-#[cfg(target_arch = "x86_64")]
-fn fma_loop(rounds: usize) -> f64 {
-    use std::arch::x86_64::*;
-    #[target_feature(enable = "avx512f")]
-    fn wide(rounds: usize) -> f64 {
-        let mut sums = [_mm512_setzero_ps(); 16];
-        let (a, b) = (
-            _mm512_set1_ps(black_box(0.5)),
-            _mm512_set1_ps(black_box(0.25)),
-        );
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(a, b, *sum);
-            }
-        }
-        black_box(sums);
-        (rounds * 16 * 16 * 2) as f64
-    }
-    #[target_feature(enable = "avx2,fma")]
-    fn narrow(rounds: usize) -> f64 {
-        let mut sums = [_mm256_setzero_ps(); 12];
-        let (a, b) = (
-            _mm256_set1_ps(black_box(0.5)),
-            _mm256_set1_ps(black_box(0.25)),
-        );
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(a, b, *sum);
-            }
-        }
-        black_box(sums);
-        (rounds * 12 * 8 * 2) as f64
-    }
-    if Path::Avx512.is_available() {
-        // SAFETY: the processor has it.
-        unsafe { wide(rounds) }
-    } else if Path::Avx2.is_available() {
-        // SAFETY: the processor has it.
-        unsafe { narrow(rounds) }
-    } else {
-        plain_loop(rounds)
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fma_loop(rounds: usize) -> f64 {
-    plain_loop(rounds)
-}
-
-fn plain_loop(rounds: usize) -> f64 {
-    let mut sums = [0f32; 64];
-    let (a, b) = (black_box(0.5f32), black_box(0.25f32));
-    for _ in 0..rounds {
-        for sum in &mut sums {
-            *sum += a * b;
-        }
-        black_box(&mut sums);
-    }
-    (rounds * 64 * 2) as f64
-}
-
-/// Bytes per second that all threads together read, once through a gigabyte.
-fn bandwidth() -> f64 {
-    let memory = vec![1u64; 1 << 27];
-    let part = memory.len() / rayon::current_num_threads();
-    let mut best = 0f64;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let sum: u64 = memory
-            .par_chunks(part)
-            .map(|part| {
-                let mut sums = [0u64; 32];
-                for part in part.as_chunks::<32>().0 {
-                    for (sum, value) in sums.iter_mut().zip(part) {
-                        *sum ^= value;
-                    }
-                }
-                sums.iter().sum::<u64>()
-            })
-            .sum();
-        black_box(sum);
-        best = best.max(memory.len() as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9);
-    }
-    best
 }

@@ -26,6 +26,7 @@
 mod activations;
 mod bytes;
 mod format;
+pub mod limits;
 mod micro;
 mod multiply;
 mod pack;

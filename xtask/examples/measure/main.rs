@@ -19,6 +19,7 @@
 mod connector;
 mod decoder;
 mod encoder;
+mod limit;
 mod loading;
 mod packed;
 mod product;
@@ -120,6 +121,7 @@ fn build(arguments: &Arguments) -> Fallible<Workload> {
         Some(("llm", name)) => decoder::workload(name, dtype, smoke, &device),
         Some(("question", name)) => question::workload(name, dtype, smoke, &device),
         Some(("product", name)) => product::workload(name, dtype, smoke),
+        Some(("limit", name)) => limit::workload(name, dtype, smoke),
         Some(("training", name)) => training::workload(name, smoke, checkpoint),
         Some(("load", name)) => {
             let path = checkpoint.ok_or("`load` needs --checkpoint")?;

@@ -28,7 +28,7 @@ use crate::failure::{Failure, Outcome};
 use crate::workspace::{Metadata, cargo, output_of, root, shown};
 use child::Child;
 use records::Earlier;
-use report::{Machine, Row, Side};
+use report::{Machine, Row};
 use workloads::{Beside, Group, WORKLOADS, Workload};
 
 /// The example that is the Rust side.
@@ -208,46 +208,41 @@ impl Bench {
             eprintln!("  measured before");
             return Ok(row);
         }
-        let ours = |name| self.command(&setup.program, None, name, dtype, setup);
-        let mut commands = vec![ours(workload.name)];
-        match (workload.beside, &self.peers) {
+        let own = |name| self.command(&setup.program, None, name, dtype, setup);
+        let beside = match (workload.beside, &self.peers) {
             (Beside::PyTorch, Some(python)) => {
                 let script = root().join("benches/peers/measure.py");
                 let dtype = workloads::peer_format(dtype);
-                commands.push(self.command(python, Some(&script), workload.name, dtype, setup));
+                Some(self.command(python, Some(&script), workload.name, dtype, setup))
             }
-            (Beside::Without(name), _) => commands.push(ours(name)),
-            (Beside::PyTorch, None) | (Beside::Itself, _) => {}
-        }
+            (Beside::Without(name), _) => Some(own(name)),
+            (Beside::PyTorch, None) | (Beside::Itself, _) => None,
+        };
         // One after the other: a side that warms up must not disturb the other one's warming up,
         // and the first writes the weights that both read.
-        let mut children = Vec::new();
-        for command in commands {
-            children.push(Child::start(command)?);
-        }
-        if let [ours, theirs] = children.as_slice() {
-            ours.check_same_work(theirs, workload)?;
+        let mut ours = Child::start(own(workload.name))?;
+        let mut beside = beside.map(Child::start).transpose()?;
+        let mut limit = workload.limit.map(own).map(Child::start).transpose()?;
+        if let Some(beside) = &beside {
+            ours.check_same_work(beside, workload)?;
         }
         let passes = match workload.beside {
             Beside::Itself => 1,
             Beside::PyTorch | Beside::Without(_) => self.passes,
         };
         for _ in 0..passes {
-            for child in &mut children {
+            let children = [Some(&mut ours), beside.as_mut(), limit.as_mut()];
+            for child in children.into_iter().flatten() {
                 let seconds = child.pass()?;
                 eprintln!("  {seconds:>9.4} s  {}", child.ready().about);
             }
         }
-        let sides: Vec<Side> = children
-            .into_iter()
-            .map(Child::finish)
-            .collect::<Result<_, _>>()?;
-        let mut sides = sides.into_iter();
         Ok(Row {
             workload,
             dtype,
-            ours: sides.next(),
-            beside: sides.next(),
+            ours: Some(ours.finish()?),
+            beside: beside.map(Child::finish).transpose()?,
+            limit: limit.map(Child::finish).transpose()?,
             commit: setup.commit.clone(),
         })
     }

@@ -72,11 +72,13 @@ fn other_name(workload: &Workload) -> &'static str {
     }
 }
 
-/// One record per process, this program's first.
+/// One record per process, this program's first and the limit's last.
 pub(super) fn of_row(row: &Row) -> Vec<Record> {
+    let limit = row.workload.limit.unwrap_or_default();
     let sides = [
         (row.workload.name, &row.ours),
         (other_name(row.workload), &row.beside),
+        (limit, &row.limit),
     ];
     sides
         .into_iter()
@@ -132,20 +134,25 @@ impl Earlier {
         let fits = |record: &Record, name: &str| {
             record.workload == name && record.dtype == dtype && record.seconds.len() >= passes
         };
-        let sides = if both { 2 } else { 1 };
-        let found = self.records.windows(sides).rev().find(|pair| {
-            let ours = fits(&pair[0], workload.name) && pair[0].about.starts_with("opabinia");
-            let beside = pair.get(1).is_none_or(|record| {
-                let wanted = workload.beside != Beside::PyTorch;
-                fits(record, other_name(workload)) && record.about.starts_with("opabinia") == wanted
-            });
-            ours && beside
+        // Names, and whether this program ran; in the order of `of_row`.
+        let mut wanted = vec![(workload.name, true)];
+        if both {
+            wanted.push((other_name(workload), workload.beside != Beside::PyTorch));
+        }
+        wanted.extend(workload.limit.map(|limit| (limit, true)));
+        let found = self.records.windows(wanted.len()).rev().find(|records| {
+            let mut pairs = records.iter().zip(&wanted);
+            pairs.all(|(record, &(name, own))| {
+                fits(record, name) && record.about.starts_with("opabinia") == own
+            })
         })?;
+        let side = |index: usize| found.get(index).map(Record::side);
         Some(Row {
             workload,
             dtype,
-            ours: found.first().map(Record::side),
-            beside: found.get(1).map(Record::side),
+            ours: side(0),
+            beside: both.then(|| side(1)).flatten(),
+            limit: workload.limit.and_then(|_| side(wanted.len() - 1)),
             commit: found[0].commit.clone(),
         })
     }
@@ -181,6 +188,7 @@ mod tests {
             dtype: "bf16",
             ours: Some(side("opabinia 1", &[1.0, 2.0])),
             beside: Some(side(beside, &[3.0, 4.0])),
+            limit: None,
             commit: Some("abc".to_owned()),
         }
     }
@@ -189,9 +197,12 @@ mod tests {
     /// compared with.
     #[test]
     fn rows_are_found_again() {
+        let mut product = row("product/token", "PyTorch 2");
+        product.limit = Some(side("opabinia 1", &[0.5, 0.5]));
         let rows = [
             row("llm/decode", "PyTorch 2"),
             row("llm/batch", "opabinia 1"),
+            product,
         ];
         let text: Vec<String> = rows
             .iter()

@@ -62,6 +62,8 @@ pub(super) struct Row {
     pub(super) ours: Option<Side>,
     /// What ran beside it: PyTorch, or this program without what the workload is about.
     pub(super) beside: Option<Side>,
+    /// The most that this machine can do.
+    pub(super) limit: Option<Side>,
     /// What this program was built from, where Git tells.
     pub(super) commit: Option<String>,
 }
@@ -70,6 +72,11 @@ impl Row {
     /// How many times as fast as the other side this program is.
     fn ratio(&self) -> Option<f64> {
         Some(self.beside.as_ref()?.per_amount() / self.ours.as_ref()?.per_amount())
+    }
+
+    /// How much of what the machine can do at most this program does.
+    fn of_limit(&self) -> Option<f64> {
+        Some(self.limit.as_ref()?.per_amount() / self.ours.as_ref()?.per_amount())
     }
 
     /// How many times the memory of the other side it takes at its peak.
@@ -97,6 +104,11 @@ impl Row {
         );
         if matches!(self.workload.beside, Beside::Without(_)) {
             let _ = write!(line, " {} |", show_ratio(self.peak_ratio()));
+        }
+        if self.workload.limit.is_some() {
+            let share = |share| format!("{:.0} %", 100.0 * share);
+            let share = self.of_limit().map_or_else(|| "–".into(), share);
+            let _ = write!(line, " {} | {share} |", speed(&self.limit));
         }
         line
     }
@@ -177,11 +189,16 @@ pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
     let growth = beside(|beside| *beside == Beside::Itself);
     let mut parts = vec![introduction(rows, &peers, machine, passes)];
     if !peers.is_empty() {
-        parts.push(table(
-            "| what | weights | opabinia | PyTorch | ratio | peak, opabinia | peak, PyTorch |\n\
-             | --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
-            &peers,
-        ));
+        let limited = peers.iter().any(|row| row.workload.limit.is_some());
+        let (names, lines) = match limited {
+            true => (" limit | of it |", " ---: | ---: |"),
+            false => ("", ""),
+        };
+        let head = format!(
+            "| what | weights | opabinia | PyTorch | ratio | peak, opabinia | peak, PyTorch |{names}\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: |{lines}\n"
+        );
+        parts.push(table(&head, &peers));
     }
     if !without.is_empty() {
         parts.push(table(
@@ -304,6 +321,7 @@ mod tests {
             dtype: "f32",
             ours: Some(ours),
             beside,
+            limit: None,
             commit: Some("abc".into()),
         }
     }
@@ -361,6 +379,24 @@ mod tests {
         let figures = "| 0.50 tokens/s | 1.00 tokens/s | 0.50 | 2.5 GB | 5.0 GB | 0.50 |";
         assert!(text.contains(figures), "{text}");
         assert!(!text.contains("PyTorch"), "{text}");
+    }
+
+    #[test]
+    fn a_product_is_a_share_of_the_limit() {
+        let (ours, peer) = (side(&[2.0], "opabinia 1"), side(&[3.0], "PyTorch 2"));
+        let mut row = row("product/vit", ours, Some(peer));
+        let text = said(&row);
+        assert!(
+            text.contains("| – | – |\n") || text.ends_with("| – | – |"),
+            "{text}"
+        );
+        row.limit = Some(side(&[1.5], "opabinia 1"));
+        let text = said(&row);
+        assert!(text.contains(" limit | of it |\n"), "{text}");
+        assert!(
+            text.ends_with("| 1.50 | 2.5 GB | 2.5 GB | 1 GFLOP/s | 75 % |"),
+            "{text}"
+        );
     }
 
     #[test]

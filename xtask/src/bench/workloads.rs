@@ -8,6 +8,10 @@ const ALL_FORMATS: &[&str] = &["f32", "bf16", "int8", "int4"];
 const SHORT_FORMATS: &[&str] = &["bf16", "int8", "int4"];
 /// Where a file is read.
 const FLOATS: &[&str] = &["f32", "bf16"];
+/// The limit of products of many rows: multiplications and additions in registers.
+const ARITHMETIC: &str = "limit/arithmetic";
+/// The limit of products of one row: reading the weight.
+const READING: &str = "limit/reading";
 /// Training is measured as it is done on a CPU.
 const F32: &[&str] = &["f32"];
 
@@ -32,6 +36,8 @@ pub(super) struct Workload {
     pub(super) dtypes: &'static [&'static str],
     /// What runs beside it.
     pub(super) beside: Beside,
+    /// What measures the most that this machine can do of the same work, where that is known.
+    pub(super) limit: Option<&'static str>,
     /// Where its figures are published.
     pub(super) group: Group,
 }
@@ -118,6 +124,7 @@ const fn answering(
         unit,
         dtypes,
         beside: Beside::PyTorch,
+        limit: None,
         group: Group::Answering,
     }
 }
@@ -135,17 +142,19 @@ const fn without(
         unit,
         dtypes: SHORT_FORMATS,
         beside: Beside::Without(other),
+        limit: None,
         group: Group::Answering,
     }
 }
 
-const fn product(name: &'static str, title: &'static str) -> Workload {
+const fn product(name: &'static str, title: &'static str, limit: &'static str) -> Workload {
     Workload {
         name,
         title,
         unit: Unit::Gigaflops,
         dtypes: ALL_FORMATS,
         beside: Beside::PyTorch,
+        limit: Some(limit),
         group: Group::Products,
     }
 }
@@ -157,6 +166,7 @@ const fn training(name: &'static str, title: &'static str, unit: Unit, beside: B
         unit,
         dtypes: F32,
         beside,
+        limit: None,
         group: Group::Training,
     }
 }
@@ -241,11 +251,11 @@ pub(super) const WORKLOADS: &[Workload] = &[
         Unit::SecondsPerModel,
         "load/packing",
     ),
-    product("product/vit", "577 × 1024 → 4096"),
-    product("product/vit-back", "577 × 4096 → 1024"),
-    product("product/convnext", "4096 × 384 → 1536"),
-    product("product/decoder", "700 × 4096 → 14336"),
-    product("product/token", "1 × 4096 → 14336"),
+    product("product/vit", "577 × 1024 → 4096", ARITHMETIC),
+    product("product/vit-back", "577 × 4096 → 1024", ARITHMETIC),
+    product("product/convnext", "4096 × 384 → 1536", ARITHMETIC),
+    product("product/decoder", "700 × 4096 → 14336", ARITHMETIC),
+    product("product/token", "1 × 4096 → 14336", READING),
     training(
         "training/decoder",
         "step of a decoder of 20M parameters",
