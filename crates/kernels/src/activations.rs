@@ -4,6 +4,8 @@
 //! first row, four of the second, and so on, then the next four of each. Four bytes are one f32, two
 //! bf16, or four int8 with a scale per row and 256 values.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::Path;
@@ -57,8 +59,7 @@ pub(crate) struct Prepared {
     pub(crate) kind: Kind,
     pub(crate) tiles: Vec<Tile>,
     k: usize,
-    path: Path,
-    words: Vec<u32>,
+    words: Box<[u32]>,
     /// One per row of a tile and block of 256, in the order of the tiles.
     scales: Vec<f32>,
     /// As [`Kind::per_sum`] says.
@@ -89,58 +90,35 @@ impl Prepared {
         let sums = padded
             .checked_div(kind.per_sum())
             .map_or(0, |_| padded.div_ceil(kind.per_sum()));
-        let mut prepared = Self {
-            kind,
-            path: kernel.path(),
-            k: padded,
-            words: vec![0; words * m],
-            scales: vec![0.0; blocks * m],
-            sums: vec![0; sums * m],
-            tiles,
-        };
-        prepared.fill(x, k);
-        prepared
-    }
-
-    fn fill(&mut self, x: &[f32], k: usize) {
-        let (kind, path) = (self.kind, self.path);
-        let (mut words, mut scales, mut sums) = (
-            self.words.as_mut_slice(),
-            self.scales.as_mut_slice(),
-            self.sums.as_mut_slice(),
-        );
-        let rows: usize = self.tiles.iter().map(|tile| tile.rows).sum();
-        let (words_per_row, blocks, sums_per_row) = match rows {
-            0 => return,
-            rows => (words.len() / rows, scales.len() / rows, sums.len() / rows),
-        };
-        let mut jobs = Vec::with_capacity(self.tiles.len());
-        for tile in &self.tiles {
-            let (a, b, c);
-            (a, words) = words.split_at_mut(words_per_row * tile.rows);
-            (b, scales) = scales.split_at_mut(blocks * tile.rows);
-            (c, sums) = sums.split_at_mut(sums_per_row * tile.rows);
-            jobs.push((&x[tile.first * k..][..tile.rows * k], tile.rows, a, b, c));
+        let mut all_words = Box::new_uninit_slice(words * m);
+        let mut all_scales = vec![0.0; blocks * m];
+        let mut all_sums = vec![0; sums * m];
+        let mut rest = (&mut *all_words, &mut *all_scales, &mut *all_sums);
+        let mut jobs = Vec::with_capacity(tiles.len());
+        for &Tile { first, rows } in &tiles {
+            let job;
+            (job, rest) = TileJob::split(
+                &x[first * k..][..rows * k],
+                rows,
+                rest,
+                [words, blocks, sums],
+            );
+            jobs.push(job);
         }
-        let run = |(x, rows, words, scales, sums): (
-            &[f32],
-            usize,
-            &mut [u32],
-            &mut [f32],
-            &mut [i32],
-        )| {
-            match kind {
-                Kind::Float => floats(x, rows, words, path),
-                Kind::Pairs => pairs(x, rows, words, path),
-                Kind::Bytes | Kind::Groups => {
-                    bytes(x, (rows, kind.per_sum()), words, scales, sums, path);
-                }
-            }
-        };
-        if rows * k < 1 << 14 {
+        let run = |job: TileJob<'_>| job.run(kind, kernel.path());
+        if m * k < 1 << 14 {
             jobs.into_iter().for_each(run);
         } else {
             jobs.into_par_iter().for_each(run);
+        }
+        Self {
+            kind,
+            k: padded,
+            // SAFETY: tiles are all of the rows, and every job fills its words.
+            words: unsafe { all_words.assume_init() },
+            scales: all_scales,
+            sums: all_sums,
+            tiles,
         }
     }
 
@@ -160,6 +138,52 @@ impl Prepared {
             words: &self.words[part(self.kind.per_word())],
             scales: &self.scales[scales],
             sums: &self.sums[sums],
+        }
+    }
+}
+
+/// What is prepared of all tiles, or of those that are left.
+type Parts<'a> = (&'a mut [MaybeUninit<u32>], &'a mut [f32], &'a mut [i32]);
+
+/// A tile to be prepared.
+struct TileJob<'a> {
+    x: &'a [f32],
+    rows: usize,
+    parts: Parts<'a>,
+}
+
+impl<'a> TileJob<'a> {
+    /// Takes what is its own from the beginning of `parts`; returns the rest, too.
+    fn split(
+        x: &'a [f32],
+        rows: usize,
+        (words, scales, sums): Parts<'a>,
+        per_row: [usize; 3],
+    ) -> (Self, Parts<'a>) {
+        let (words, other_words) = words.split_at_mut(per_row[0] * rows);
+        let (scales, other_scales) = scales.split_at_mut(per_row[1] * rows);
+        let (sums, other_sums) = sums.split_at_mut(per_row[2] * rows);
+        let parts = (words, scales, sums);
+        (
+            Self { x, rows, parts },
+            (other_words, other_scales, other_sums),
+        )
+    }
+
+    fn run(self, kind: Kind, path: Path) {
+        let Self { x, rows, parts } = self;
+        let (words, scales, sums) = parts;
+        // Padding stays 0. Here, and not when memory was taken, the words are in a cache, and each
+        // thread has its own.
+        words.fill(MaybeUninit::new(0));
+        // SAFETY: all of them have just been written.
+        let words = unsafe { words.assume_init_mut() };
+        match kind {
+            Kind::Float => floats(x, rows, words, path),
+            Kind::Pairs => pairs(x, rows, words, path),
+            Kind::Bytes | Kind::Groups => {
+                bytes(x, (rows, kind.per_sum()), words, scales, sums, path);
+            }
         }
     }
 }

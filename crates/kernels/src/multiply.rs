@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::activations::{Prepared, Tile};
 use crate::bytes::AlignedBytes;
 use crate::format::{Format, PANEL};
-use crate::micro::{Kernel, Lanes, MAX_PANELS, MAX_ROWS};
+use crate::micro::{Kernel, MAX_PANELS, MAX_ROWS};
 use crate::pack::{Packed, Rows, pack_panels};
 use crate::path::Path;
 
@@ -97,9 +97,9 @@ pub fn multiply(x: &[f32], m: usize, weights: Weights<'_>, options: Options<'_>)
     if k == 0 {
         return empty_sums(m, n, options);
     }
-    let mut y = vec![0f32; m * n];
+    let mut y = Box::<[f32]>::new_uninit_slice(m * n);
     let target = Target {
-        first: y.as_mut_ptr(),
+        first: y.as_mut_ptr().cast(),
         step: n,
     };
     match weights {
@@ -113,7 +113,8 @@ pub fn multiply(x: &[f32], m: usize, weights: Weights<'_>, options: Options<'_>)
             product.run_rows(rows, target);
         }
     }
-    y
+    // SAFETY: the jobs are all of the rows and columns, and each sets its own with its first part of `k`.
+    unsafe { y.assume_init() }.into_vec()
 }
 
 /// Whether waking other threads costs more than they do.
@@ -135,7 +136,7 @@ fn empty_sums(m: usize, n: usize, options: Options<'_>) -> Vec<f32> {
     y
 }
 
-/// The output, which jobs share; each writes its own rows and columns.
+/// The output, which jobs share; each writes its own rows and columns. Nothing is in it beforehand.
 #[derive(Clone, Copy)]
 struct Target {
     first: *mut f32,
@@ -147,10 +148,22 @@ unsafe impl Send for Target {}
 unsafe impl Sync for Target {}
 
 impl Target {
-    /// A part of a row.
+    /// Puts values into a part of a row.
     ///
     /// # Safety
     /// The part lies in the output, and nobody else uses it.
+    unsafe fn set(&self, row: usize, column: usize, values: &[f32]) {
+        // SAFETY: the caller's; values of a job's own lie elsewhere.
+        unsafe {
+            let to = self.first.add(row * self.step + column);
+            to.copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+
+    /// A part of a row that has been set.
+    ///
+    /// # Safety
+    /// The part lies in the output and has been [`set`](Self::set), and nobody else uses it.
     #[allow(clippy::mut_from_ref, reason = "the callers' jobs are disjoint")]
     unsafe fn row(&self, row: usize, column: usize, columns: usize) -> &mut [f32] {
         // SAFETY: the caller's.
@@ -309,9 +322,17 @@ impl<'a> Product<'a> {
             let a = self.prepared.part(tile, from, to);
             self.kernel.run(a, &panels[..count], lanes);
             for (row, lanes) in lanes.chunks_exact(count).enumerate() {
-                // SAFETY: rows and columns of this job alone.
-                let y = unsafe { target.row(tile.first + row, column, columns) };
-                add_or_set(y, lanes, from > 0);
+                let (row, values) = (tile.first + row, &lanes.as_flattened()[..columns]);
+                if from == 0 {
+                    // SAFETY: rows and columns of this job alone.
+                    unsafe { target.set(row, column, values) };
+                    continue;
+                }
+                // SAFETY: rows and columns of this job alone, set from the first part of `k` on.
+                let y = unsafe { target.row(row, column, columns) };
+                for (y, value) in y.iter_mut().zip(values) {
+                    *y += value;
+                }
             }
         }
     }
@@ -322,7 +343,7 @@ impl<'a> Product<'a> {
         }
         for tile in job.tiles {
             for row in tile.first..tile.first + tile.rows {
-                // SAFETY: rows and columns of this job alone.
+                // SAFETY: rows and columns of this job alone, all of them set.
                 let y = unsafe { target.row(row, column, columns) };
                 if let Some(bias) = self.options.bias {
                     for (y, bias) in y.iter_mut().zip(&bias[column..]) {
@@ -334,16 +355,5 @@ impl<'a> Product<'a> {
                 }
             }
         }
-    }
-}
-
-fn add_or_set(y: &mut [f32], lanes: &[Lanes], add: bool) {
-    let lanes = &lanes.as_flattened()[..y.len()];
-    if add {
-        for (y, lane) in y.iter_mut().zip(lanes) {
-            *y += lane;
-        }
-    } else {
-        y.copy_from_slice(lanes);
     }
 }
