@@ -36,20 +36,20 @@ const WORLDS: [World; 3] = [
         texts: 0.4,
         options: &[
             "--mix",
-            "scene=12,close_up=1,word=3,lines=1,labels=1,table=1,bar=3,line=1,pie=1",
+            "scene=10,word=3,lines=1,labels=1,table=1,bar=3,line=1,pie=1",
             "--turns",
             "4",
             "--sentences",
-            "0.15",
+            "0.3",
             "--letters",
-            "0.1",
+            "0.15",
             "--labels",
         ],
     },
     World {
         folder: "data/few",
         seed: "21",
-        share: 0.4,
+        share: 0.8,
         texts: 1.0 / 6.0,
         options: &[
             "--mix",
@@ -68,7 +68,7 @@ const WORLDS: [World; 3] = [
     World {
         folder: "data/close",
         seed: "2",
-        share: 0.4,
+        share: 0.8,
         texts: 0.2,
         options: &["--mix", "close_up=3,word=1"],
     },
@@ -97,7 +97,7 @@ const MOST_BYTES: u64 = 24 << 20;
 #[derive(Args)]
 pub(crate) struct Model {
     /// Pictures to learn from.
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 15_000)]
     pictures: usize,
     /// Pictures to be examined with.
     #[arg(long, default_value_t = 1500)]
