@@ -1,17 +1,21 @@
-//! How many samples of each source are kept after each step.
+//! How many samples of each source and category are kept after each step.
+//!
+//! Caps are of sources: the categories that a source is in share them, by the order of the seed. Quotas are
+//! of categories.
 
 use std::collections::BTreeMap;
 
-use opabinia_data::mixture::{capped, per_source, quotas};
+use opabinia_data::mixture::{per_source, quotas};
 
 use crate::error::CurateError;
+use crate::places::Places;
 use crate::recipe::{Ratios, Recipe};
 use crate::sources::Origin;
 
-/// What is left of a source after each step; each is at most the one before.
+/// What is left of a source, in one category or in all, after each step; each is at most the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// By its own cap.
+    /// By the source's own cap.
     pub own: u64,
     /// By the cap of all.
     pub all: u64,
@@ -19,18 +23,19 @@ pub struct Limits {
     pub quota: u64,
 }
 
-/// Computes the limits of sources from what they have. `available` is in the order of origins.
+/// Computes what is left of each source and category from what they have.
 ///
 /// # Errors
 /// If no category with a weight has a sample.
 pub fn limits(
     recipe: &Recipe,
-    available: &BTreeMap<Origin, u64>,
+    places: &BTreeMap<Origin, Places>,
 ) -> Result<BTreeMap<Origin, Limits>, CurateError> {
     let mut limits: BTreeMap<Origin, Limits> = BTreeMap::new();
-    for (origin, &has) in available {
-        let own = capped(has, recipe.own_cap(&origin.source), None);
-        let all = capped(own, None, recipe.cap.all);
+    for (origin, places) in places {
+        let cap = recipe.own_cap(&origin.source).unwrap_or(u64::MAX);
+        let own = places.within(cap);
+        let all = places.within(cap.min(recipe.cap.all.unwrap_or(u64::MAX)));
         let quota = all;
         limits.insert(origin.clone(), Limits { own, all, quota });
     }
@@ -75,6 +80,18 @@ pub fn limits(
     Ok(limits)
 }
 
+/// What is left of whole sources, by their names.
+pub fn of_sources(limits: &BTreeMap<Origin, Limits>) -> BTreeMap<String, Limits> {
+    let mut sums: BTreeMap<String, Limits> = BTreeMap::new();
+    for (origin, limits) in limits {
+        let sum = sums.entry(origin.source.clone()).or_default();
+        sum.own += limits.own;
+        sum.all += limits.all;
+        sum.quota += limits.quota;
+    }
+    sums
+}
+
 /// Categories in the order that ties are decided by.
 fn categories<'a>(recipe: &'a Recipe, ratios: &'a BTreeMap<String, f64>) -> Vec<&'a str> {
     match recipe.categories.is_empty() {
@@ -101,12 +118,12 @@ mod tests {
         let text = "categories = ['A', 'B']\n[cap]\nall = 50\n[cap.sources]\nx = 30\n\
                     [mix]\ntotal = 80\nratios = {A = 1.0, B = 1.0}\n";
         let recipe: Recipe = toml::from_str(text).unwrap();
-        let available = BTreeMap::from([
-            (origin("x", "A"), 100),
-            (origin("y", "A"), 100),
-            (origin("z", "B"), 20),
+        let places = BTreeMap::from([
+            (origin("x", "A"), Places::Whole(100)),
+            (origin("y", "A"), Places::Whole(100)),
+            (origin("z", "B"), Places::Whole(20)),
         ]);
-        let limits = limits(&recipe, &available).unwrap();
+        let limits = limits(&recipe, &places).unwrap();
         let of = |source, category| {
             let Limits { own, all, quota } = limits[&origin(source, category)];
             [own, all, quota]
@@ -114,5 +131,23 @@ mod tests {
         assert_eq!(of("x", "A"), [30, 30, 15]);
         assert_eq!(of("y", "A"), [100, 50, 25]);
         assert_eq!(of("z", "B"), [20, 20, 20]);
+    }
+
+    /// Six samples of x in the order of the seed: A, B, B, A, B, A. Its own cap keeps five of them and the cap
+    /// of all three, of which one is of A; the quota of B then takes one of two.
+    #[test]
+    fn the_categories_of_a_source_share_its_caps() {
+        let text = "categories = ['A', 'B']\n[cap]\nall = 3\n[cap.sources]\nx = 5\n\
+                    [mix]\ntotal = 2\nratios = {A = 1.0, B = 1.0}\n";
+        let recipe: Recipe = toml::from_str(text).unwrap();
+        let places = BTreeMap::from([
+            (origin("x", "A"), Places::Among(vec![1, 4, 6])),
+            (origin("x", "B"), Places::Among(vec![2, 3, 5])),
+        ]);
+        let limits = limits(&recipe, &places).unwrap();
+        let of = |limits: &Limits| [limits.own, limits.all, limits.quota];
+        assert_eq!(of(&limits[&origin("x", "A")]), [2, 1, 1]);
+        assert_eq!(of(&limits[&origin("x", "B")]), [3, 2, 1]);
+        assert_eq!(of(&of_sources(&limits)["x"]), [5, 3, 2]);
     }
 }

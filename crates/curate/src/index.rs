@@ -32,7 +32,7 @@ pub struct Summary {
     pub bytes: u64,
     /// SHA-256 of the part's bytes, in hexadecimal digits.
     pub sha256: String,
-    /// Sources by their keys, with category.
+    /// Sources with their categories, by the keys of both.
     pub sources: BTreeMap<u64, (String, String)>,
     /// Lines by class.
     pub classes: BTreeMap<String, u64>,
@@ -49,6 +49,7 @@ pub fn schema() -> SchemaRef {
         field("class", DataType::UInt8),
         field("has_image", DataType::UInt8),
         field("source", DataType::UInt64),
+        field("name", DataType::UInt64),
         field("hash_hi", DataType::UInt64),
         field("hash_lo", DataType::UInt64),
         field("words", DataType::UInt32),
@@ -61,6 +62,15 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
+/// Keys of where a sample comes from; 0 where nothing says it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keys {
+    /// Of source and category.
+    pub source: u64,
+    /// Of the source's name alone.
+    pub name: u64,
+}
+
 /// Rows of an index that is being made.
 #[derive(Default)]
 pub(crate) struct Rows {
@@ -70,6 +80,7 @@ pub(crate) struct Rows {
     class: UInt8Builder,
     has_image: UInt8Builder,
     source: UInt64Builder,
+    name: UInt64Builder,
     hash_hi: UInt64Builder,
     hash_lo: UInt64Builder,
     lengths: [UInt32Builder; 5],
@@ -78,8 +89,8 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Adds a line of a source with this key; 0 is none.
-    pub fn push(&mut self, pos: u64, offset: u64, length: u32, source: u64, line: &Classified) {
+    /// Adds a line of a source with these keys.
+    pub fn push(&mut self, pos: u64, offset: u64, length: u32, keys: Keys, line: &Classified) {
         let sample = line.sample.as_ref();
         let [hi, lo] = halves(line.content);
         self.pos.append_value(pos);
@@ -88,7 +99,8 @@ impl Rows {
         self.class.append_value(line.class as u8);
         let has_image = sample.is_some_and(|sample| sample.image.is_some());
         self.has_image.append_value(u8::from(has_image));
-        self.source.append_value(source);
+        self.source.append_value(keys.source);
+        self.name.append_value(keys.name);
         self.hash_hi.append_value(hi);
         self.hash_lo.append_value(lo);
         let Lengths {
@@ -125,6 +137,7 @@ impl Rows {
             Arc::new(self.class.finish()),
             Arc::new(self.has_image.finish()),
             Arc::new(self.source.finish()),
+            Arc::new(self.name.finish()),
             Arc::new(self.hash_hi.finish()),
             Arc::new(self.hash_lo.finish()),
         ];
@@ -162,7 +175,7 @@ pub struct Row<'a> {
     pub hash: [u64; 2],
     /// Whether it has a picture.
     pub has_image: bool,
-    /// Key of its source; 0 is none.
+    /// Key of its source and category; 0 is none.
     pub source: u64,
     /// Its lengths.
     pub lengths: Lengths,

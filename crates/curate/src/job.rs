@@ -28,7 +28,7 @@ use crate::sources::{Rules, file_name};
 use crate::table::{hex, write_json};
 
 /// Layout of work folders; a change makes older ones worthless.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

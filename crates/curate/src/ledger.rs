@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::classify::Class;
 use crate::copy::shard_name;
+use crate::counts::Limits;
 use crate::error::CurateError;
 use crate::index::{Index, Row};
 use crate::job::{Job, index_path};
@@ -83,8 +84,10 @@ pub struct Reasons<'a> {
     pub decisions: &'a Decisions,
     /// Sources by key.
     pub origins: &'a BTreeMap<u64, Origin>,
-    /// Limits of sources.
-    pub limits: &'a BTreeMap<Origin, crate::counts::Limits>,
+    /// What is left of each source and category.
+    pub limits: &'a BTreeMap<Origin, Limits>,
+    /// What is left of whole sources, by their names.
+    pub of_sources: &'a BTreeMap<String, Limits>,
 }
 
 impl Reasons<'_> {
@@ -162,6 +165,7 @@ impl Reasons<'_> {
         let limits = limits.copied().unwrap_or_default();
         let name = |pick: fn(&Origin) -> &String| origin.map_or("", |origin| pick(origin).as_str());
         let (source, category) = (name(|o| &o.source), name(|o| &o.category));
+        let whole = self.of_sources.get(source).copied().unwrap_or_default();
         match outcome {
             Outcome::Kept => String::new(),
             Outcome::Class(Class::Blank) => "the line is blank".to_owned(),
@@ -190,12 +194,12 @@ impl Reasons<'_> {
             Outcome::Cap => format!(
                 "the cap of `{source}` keeps {} of its samples, and this one comes later in the \
                  order of the seed",
-                limits.own
+                whole.own
             ),
             Outcome::CapAll => format!(
                 "the cap of all sources keeps {} samples of `{source}`, and this one comes later in \
                  the order of the seed",
-                limits.all
+                whole.all
             ),
             Outcome::Quota => format!(
                 "the quota of `{category}` leaves {} samples to `{source}`, and this one comes later \

@@ -27,6 +27,7 @@ pub mod near;
 pub mod page;
 pub mod part;
 mod partial;
+pub mod places;
 pub mod plain;
 pub mod plan;
 pub mod prompt;

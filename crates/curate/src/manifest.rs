@@ -246,14 +246,15 @@ impl Manifest {
         ordered
     }
 
-    /// Sources by what they have, the smallest first, with the running total: the view by which a cap
-    /// is chosen.
+    /// Sources by what they have in all categories, the smallest first, with the running total: the view by
+    /// which a cap is chosen.
     pub fn cumulative(&self) -> Vec<(String, u64, u64)> {
-        let mut sources: Vec<(u64, &str)> = self
-            .sources
-            .iter()
-            .map(|source| (source.tally.unique(), source.source.as_str()))
-            .collect();
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for source in &self.sources {
+            *sums.entry(&source.source).or_default() += source.tally.unique();
+        }
+        let mut sources: Vec<(u64, &str)> =
+            sums.into_iter().map(|(name, has)| (has, name)).collect();
         sources.sort_unstable();
         let mut running = 0;
         let step = |(has, name): (u64, &str)| {

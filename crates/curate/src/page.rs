@@ -38,6 +38,13 @@ pub fn html(title: &str, stats: &Stats) -> String {
         100.0 * total.short_share(),
         thousands(total.answer_words.total),
     );
+    if stats.bad_pictures > 0 {
+        let _ = write!(
+            page,
+            "<p>{} pictures cannot be decoded; <code>data check --decode</code> says which.</p>",
+            thousands(stats.bad_pictures)
+        );
+    }
     section(
         &mut page,
         "Categories",
@@ -299,7 +306,12 @@ mod tests {
         stats
             .sources
             .push(("<script>".to_owned(), "\"&".to_owned(), Default::default()));
+        stats.bad_pictures = 1234;
         let page = html("a < b", &stats);
+        assert!(
+            page.contains("1\u{202f}234 pictures cannot be decoded"),
+            "{page}"
+        );
         assert!(
             !page.contains("<script>") && page.contains("&lt;script&gt;"),
             "{page}"

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::classify::{Class, Classifier};
 use crate::error::CurateError;
-use crate::index::{Rows, Summary};
+use crate::index::{Keys, Rows, Summary};
 use crate::lines::PartText;
 use crate::sources::Origin;
 use crate::table::{hex, write_table};
@@ -64,6 +64,15 @@ pub fn source_key(origin: &Origin) -> u64 {
     hash.update((origin.source.len() as u64).to_le_bytes());
     hash.update(&origin.source);
     hash.update(&origin.category);
+    key_of(hash)
+}
+
+/// Key of a source's name in an index: all of its categories have it.
+pub fn name_key(source: &str) -> u64 {
+    key_of(Sha256::new().chain_update(source))
+}
+
+fn key_of(hash: Sha256) -> u64 {
     let hash: [u8; 32] = hash.finalize().into();
     // 0 is kept for lines without a source.
     u64::from_le_bytes([
@@ -104,7 +113,7 @@ pub fn index(
     let mut rows = Rows::default();
     let mut bands = [UInt64Builder::new(), UInt64Builder::new()];
     // Sources are few and lines are many.
-    let mut keys: HashMap<Origin, u64> = HashMap::new();
+    let mut known: HashMap<Origin, Keys> = HashMap::new();
     let mut classes: HashMap<Class, u64> = HashMap::new();
     for line in text.lines() {
         let place = Place::new(Arc::clone(&file), summary.lines + 1);
@@ -115,14 +124,17 @@ pub fn index(
         {
             *what = rest.to_owned();
         }
-        let key = match &classified.origin {
-            None => 0,
-            Some(origin) => match keys.get(origin) {
-                Some(key) => *key,
+        let keys = match &classified.origin {
+            None => Keys::default(),
+            Some(origin) => match known.get(origin) {
+                Some(keys) => *keys,
                 None => {
-                    let key = source_key(origin);
-                    keys.insert(origin.clone(), key);
-                    key
+                    let keys = Keys {
+                        source: source_key(origin),
+                        name: name_key(&origin.source),
+                    };
+                    known.insert(origin.clone(), keys);
+                    keys
                 }
             },
         };
@@ -130,15 +142,15 @@ pub fn index(
         let pos = position(part.number, summary.lines);
         // Only of lines that are too long to be samples is the length not told exactly.
         let length = u32::try_from(line.bytes).unwrap_or(u32::MAX);
-        rows.push(pos, line.offset, length, key, &classified);
+        rows.push(pos, line.offset, length, keys, &classified);
         for key in classified.bands.into_iter().flatten() {
             bands[0].append_value(pos);
             bands[1].append_value(key);
         }
         summary.lines += 1;
     }
-    let names = |(origin, key): (Origin, u64)| (key, (origin.source, origin.category));
-    summary.sources = keys.into_iter().map(names).collect();
+    let names = |(origin, keys): (Origin, Keys)| (keys.source, (origin.source, origin.category));
+    summary.sources = known.into_iter().map(names).collect();
     let named = |(class, count): (Class, u64)| (class.name().to_owned(), count);
     summary.classes = classes.into_iter().map(named).collect();
     // The index comes last: where it is, the bands are too.

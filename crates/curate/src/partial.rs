@@ -13,9 +13,20 @@ use crate::manifest::Manifest;
 use crate::plan::Folders;
 use crate::table::{write_json, write_text};
 
+/// A folder's name without what says nothing, such as a slash at its end: `OUT.partial` stands beside `OUT`,
+/// never inside of it.
+pub(crate) fn plain_name(out: &Path) -> PathBuf {
+    let plain: PathBuf = out.components().collect();
+    match plain.file_name() {
+        Some(_) => plain,
+        // `.` and `..` are called something else from outside.
+        None => plain.canonicalize().unwrap_or(plain),
+    }
+}
+
 /// The name that `out` has until it is whole.
 fn partial_of(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
+    let mut name = plain_name(out).into_os_string();
     name.push(".partial");
     PathBuf::from(name)
 }
@@ -32,6 +43,7 @@ pub(crate) enum Leftover {
 /// A folder that a mark tells whose it is while it is not whole.
 #[derive(Debug)]
 pub(crate) struct Marked {
+    out: PathBuf,
     folder: PathBuf,
     mark: &'static str,
 }
@@ -43,13 +55,14 @@ impl Marked {
     /// # Errors
     /// If `out` is there, or its folder cannot be made or is somebody else's.
     pub fn open(out: &Path, mark: &'static str, leftover: Leftover) -> Result<Self, CurateError> {
+        let out = plain_name(out);
         if out.exists() {
             return Err(CurateError::Occupied {
-                path: out.to_owned(),
+                path: out,
                 what: "only a new folder is written",
             });
         }
-        let folder = partial_of(out);
+        let folder = partial_of(&out);
         let there = folder.exists();
         if there && !folder.join(mark).exists() {
             return Err(CurateError::Occupied {
@@ -62,7 +75,7 @@ impl Marked {
         }
         std::fs::create_dir_all(&folder).map_err(CurateError::io("make the folder", &folder))?;
         write_text(&folder.join(mark), "")?;
-        Ok(Self { folder, mark })
+        Ok(Self { out, folder, mark })
     }
 
     /// Where things are made.
@@ -70,11 +83,12 @@ impl Marked {
         &self.folder
     }
 
-    /// It becomes `out`. The name comes first: what a kill leaves between the two is whole.
+    /// It becomes what it was opened for. The name comes first: what a kill leaves between the two is whole.
     ///
     /// # Errors
     /// If it cannot be moved.
-    pub fn publish(self, out: &Path) -> Result<(), CurateError> {
+    pub fn publish(self) -> Result<(), CurateError> {
+        let out = &self.out;
         std::fs::rename(&self.folder, out).map_err(CurateError::io("write", out))?;
         std::fs::remove_file(out.join(self.mark)).map_err(CurateError::io("finish", out))
     }
@@ -220,5 +234,42 @@ impl Partial {
             std::fs::remove_dir(out).map_err(CurateError::io("replace", out))?;
         }
         std::fs::rename(&self.root, out).map_err(CurateError::io("write", out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_stands_beside_its_place() {
+        for out in ["a/b", "a/b/", "a//b//", "a/./b/."] {
+            assert_eq!(
+                partial_of(Path::new(out)),
+                Path::new("a/b.partial"),
+                "{out}"
+            );
+        }
+        assert_eq!(partial_of(Path::new("/a/")), Path::new("/a.partial"));
+        // Its name is seen from outside.
+        let folder = tempfile::tempdir().unwrap();
+        let above = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(above.join("in")).unwrap();
+        assert_eq!(plain_name(&above.join("in/..")), above);
+    }
+
+    #[test]
+    fn a_slash_at_the_end_names_the_same_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out/");
+        let partial = Marked::open(&out, ".mark", Leftover::Remove).unwrap();
+        assert!(!out.exists());
+        partial.publish().unwrap();
+        assert_eq!(out.read_dir().unwrap().count(), 0);
+        assert!(!folder.path().join("out.partial").exists());
+        // A file of this name is found before anything is made.
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let refused = Marked::open(&folder.path().join("file/"), ".mark", Leftover::Remove);
+        assert!(matches!(refused, Err(CurateError::Occupied { .. })));
     }
 }

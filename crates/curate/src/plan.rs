@@ -6,7 +6,7 @@
 //!
 //! The order in which samples of a source are kept is that of [`OrderKey`], a number made of the seed
 //! and the content alone: it does not depend on threads, on machines or on the order of files, and a
-//! larger cap keeps what a smaller one kept.
+//! larger cap keeps what a smaller one kept. A source has one order, whatever categories it is in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,7 +253,7 @@ pub async fn index_plan(context: &SessionContext, parts: &Path) -> DfResult<Data
 
 /// The plan that selects: rows `(pos, source, first, rank)` of all samples, by position. `first` is the
 /// position of the first sample with the same content; samples of the table `near` are left out; `rank`, from 1, is the place of a sample
-/// among those of its source that are no duplicates, in the order of the seed.
+/// among those of its source, in all its categories, that are no duplicates, in the order of the seed.
 ///
 /// # Errors
 /// If the indexes cannot be read.
@@ -268,7 +268,7 @@ pub async fn select_plan(
         .await?;
     let samples = table
         .filter(col("class").eq(lit(Class::Ok as u8)))?
-        .select_columns(&["pos", "source", "hash_hi", "hash_lo"])?;
+        .select_columns(&["pos", "source", "name", "hash_hi", "hash_lo"])?;
     let exact = recipe.dedup.as_ref().is_some_and(|dedup| dedup.exact);
     let firsts = match exact {
         true => {
@@ -280,6 +280,7 @@ pub async fn select_plan(
             samples.select(vec![
                 col("pos"),
                 col("source"),
+                col("name"),
                 col("hash_hi"),
                 col("hash_lo"),
                 first.alias("first"),
@@ -304,14 +305,17 @@ pub async fn select_plan(
     let keyed = firsts.select(vec![
         col("pos"),
         col("source"),
+        col("name"),
         col("first"),
         col("first").eq(col("pos")).alias("unique"),
         key.alias("key"),
     ])?;
     let rank = row_number()
-        .partition_by(vec![col("source"), col("unique")])
+        .partition_by(vec![col("name"), col("unique")])
         .order_by(vec![
             col("key").sort(true, false),
+            // The same content in two categories: neither files nor lines decide which comes first.
+            col("source").sort(true, false),
             col("pos").sort(true, false),
         ])
         .build()?;

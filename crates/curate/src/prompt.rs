@@ -6,7 +6,7 @@
 //! behind the question, where evaluation prompts stand as well. A turn that has it is left alone, so
 //! doing it twice changes nothing.
 
-use opabinia_data::Sample;
+use opabinia_data::{Sample, parse_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -80,7 +80,8 @@ pub fn lists_options(question: &str) -> bool {
 
 /// Adds what is missing to the questions of a line; `None` if nothing is.
 ///
-/// Everything else of the line stays: keys, their order, and turns of the model.
+/// Everything else of the line stays: keys, their order, and turns of the model. A bare `NaN` becomes the
+/// `null` that it counts as.
 pub fn add(line: &[u8], sample: &Sample, prompts: &[&Prompt]) -> Option<String> {
     let lacks = |text: &str| !missing(text, prompts).is_empty();
     let asks = |turn: &&opabinia_data::Turn| turn.role == opabinia_data::Role::User;
@@ -92,16 +93,8 @@ pub fn add(line: &[u8], sample: &Sample, prompts: &[&Prompt]) -> Option<String> 
     {
         return None;
     }
-    let Ok(mut record) = serde_json::from_slice::<Value>(line) else {
-        // Python's JSON: the sample knows what it says.
-        let mut sample = sample.clone();
-        let asking = sample
-            .turns
-            .iter_mut()
-            .filter(|turn| turn.role == opabinia_data::Role::User);
-        asking.for_each(|turn| turn.text = with(&turn.text, prompts));
-        return Some(sample.to_line());
-    };
+    // The sample was read from this line, so it can be read.
+    let mut record = parse_json(line).ok()?;
     let turns = record.get_mut("conversations")?.as_array_mut()?;
     for turn in turns {
         if turn.get("from").and_then(Value::as_str) == Some("human")
@@ -183,6 +176,18 @@ mod tests {
         assert_eq!(value["conversations"][2]["value"], "Why? One word.");
         assert!(once.starts_with(r#"{"x":1.5,"id":3,"conv"#), "{once}");
         assert_eq!(added(&once, &[&word]), None);
+    }
+
+    #[test]
+    fn of_a_line_as_python_writes_it_everything_else_stays() {
+        let word = prompt("One word.", When::Always);
+        let line = r#"{"id": 3, "image": NaN, "conversations": [{"from": "gpt", "value": "Hi"},
+            {"from": "human", "value": "What?", "w": 2}, {"from": "gpt", "value": "A", "w": 3}]}"#;
+        assert_eq!(
+            added(line, &[&word]).unwrap(),
+            r#"{"id":3,"image":null,"conversations":[{"from":"gpt","value":"Hi"},"#.to_owned()
+                + r#"{"from":"human","value":"What?\nOne word.","w":2},{"from":"gpt","value":"A","w":3}]}"#
+        );
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Default for Decontaminate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Caps {
-    /// At most that many samples of every source: the threshold *t* of the paper.
+    /// At most that many samples of every source, in all its categories: the threshold *t* of the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<u64>,
     /// At most that many samples of single sources; before the cap of all.
@@ -472,11 +472,48 @@ mod tests {
         let prompts = format!("{INPUT}[prompts.sources]\nDVQA = ['wrod']\n[[prompts.prompt]]\n");
         let prompts = complaint(&(prompts + "name = 'word'\ntext = 'One word.'"));
         assert!(prompts.ends_with("did you mean `word`?"), "{prompts}");
+        let idle = |table: &str| complaint(&format!("{INPUT}images = 'i'\n{table}\n"));
+        for table in ["[dedup]", "[dedup]\nexact = false"] {
+            let empty = idle(table);
+            assert!(
+                empty.contains("`dedup` asks for nothing; write `exact"),
+                "{empty}"
+            );
+        }
+        for pictures in ["looks", "pixels"] {
+            let alone = idle(&format!("[dedup]\npictures = '{pictures}'"));
+            assert!(
+                alone.contains("`dedup.pictures` says what makes"),
+                "{alone}"
+            );
+        }
+        for table in ["[decontaminate]", "[decontaminate]\ndistance = 2"] {
+            let empty = idle(table);
+            assert!(empty.contains("`decontaminate` names nothing"), "{empty}");
+        }
         let rewrite = |table: &str| complaint(&format!("{INPUT}[rewrite]\n{table}"));
         assert!(rewrite("url = 'localhost'").contains("`rewrite.url` is \"localhost\""));
         assert!(rewrite("url = 'http://h'").contains("`rewrite.model`"));
         let none = rewrite("url = 'http://h'\nmodel = 'm'\nconcurrency = 0");
         assert!(none.contains("1 or more"), "{none}");
+    }
+
+    #[test]
+    fn a_step_that_drops_something_is_taken() {
+        let read = |table: &str| {
+            let recipe: Recipe =
+                toml::from_str(&format!("{INPUT}images = 'i'\n{table}\n")).unwrap();
+            recipe.resolved("test", Path::new(""))
+        };
+        for table in [
+            "[dedup]\nexact = true",
+            "[dedup]\nnear = 0.8\npictures = 'looks'",
+            "[dedup]\nexact = true\npictures = 'pixels'",
+            "[decontaminate]\nquestions = ['q']",
+            "[decontaminate]\nimages = ['b']",
+        ] {
+            assert!(read(table).is_ok(), "{table}");
+        }
     }
 
     #[test]

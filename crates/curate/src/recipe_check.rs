@@ -25,10 +25,36 @@ impl Recipe {
                 rule.category
             ));
         }
-        self.likeness_complaint()
+        self.idle_complaint()
+            .or_else(|| self.likeness_complaint())
             .or_else(|| self.mix_complaint())
             .or_else(|| self.prompts_complaint())
             .or_else(|| self.rewrite_complaint())
+    }
+
+    /// A table that drops nothing is a step that somebody believes in, and may still decode every picture.
+    fn idle_complaint(&self) -> Option<String> {
+        if let Some(dedup) = &self.dedup
+            && !dedup.exact
+            && dedup.near.is_none()
+        {
+            let what = match dedup.pictures {
+                Pictures::Path => "`dedup` asks for nothing",
+                _ => {
+                    "`dedup.pictures` says what makes two pictures the same, but no duplicate is dropped by it"
+                }
+            };
+            return Some(format!(
+                "{what}; write `exact = true` to keep equal samples once, `near = 0.8` for texts that are that \
+                 alike, or leave `dedup` out"
+            ));
+        }
+        let clean = self.decontaminate.as_ref()?;
+        (clean.questions.is_empty() && clean.images.is_empty()).then(|| {
+            "`decontaminate` names nothing to keep samples away from; name files of benchmarks in `questions` or \
+             folders of their pictures in `images`, or leave `decontaminate` out"
+                .to_owned()
+        })
     }
 
     fn likeness_complaint(&self) -> Option<String> {

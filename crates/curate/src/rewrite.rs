@@ -157,7 +157,7 @@ pub fn rewrite(
         return Ok(done);
     }
     write_json(&partial.folder().join("summary.json"), &done)?;
-    partial.publish(out)?;
+    partial.publish()?;
     Ok(done)
 }
 

@@ -21,7 +21,7 @@ use crate::ledger::Reasons;
 use crate::manifest::{self, Counts, Manifest, SourceTally};
 use crate::near;
 use crate::part::{self, Part};
-use crate::partial::Partial;
+use crate::partial::{Partial, plain_name};
 use crate::plain;
 use crate::plan;
 use crate::recipe::Recipe;
@@ -98,6 +98,7 @@ pub fn curate(
     options: &Options,
     watch: &Watch<'_>,
 ) -> Result<Manifest, CurateError> {
+    let out = &plain_name(out);
     let mut job = Job::new(recipe, options.part_bytes)?;
     if let Some(done) = finished(out, &job)? {
         return Ok(done);
@@ -187,6 +188,7 @@ impl Partial {
             decisions: &decisions,
             origins: &read.origins,
             limits: &limits,
+            of_sources: &counts::of_sources(&limits),
         };
         self.write(&copier, &reasons, &read, watch)
     }
@@ -291,9 +293,9 @@ impl Partial {
         shown(0);
         if read.parts.is_empty() {
             // Inputs without a byte have no index that a plan could read.
-            let ranks = Ranks::default();
-            let limits = counts::limits(&job.recipe, &BTreeMap::new())?;
-            return Ok((ranks.decide(&read.origins, &limits), limits));
+            let (ranks, places) = (Ranks::default(), BTreeMap::new());
+            let limits = counts::limits(&job.recipe, &places)?;
+            return Ok((ranks.decide(&read.origins, &places, &limits), limits));
         }
         let near = self.near(job, &context, runtime, watch)?;
         let table = near.as_ref().map(|_| self.folders.near());
@@ -307,8 +309,9 @@ impl Partial {
         })?;
         let mut ranks = ranks;
         ranks.add_near(&near.unwrap_or_default());
-        let limits = counts::limits(&job.recipe, &ranks.available(&read.origins))?;
-        Ok((ranks.decide(&read.origins, &limits), limits))
+        let places = ranks.places(&read.origins);
+        let limits = counts::limits(&job.recipe, &places)?;
+        Ok((ranks.decide(&read.origins, &places, &limits), limits))
     }
 
     /// Near duplicates, if the recipe looks for them; also written as a table.

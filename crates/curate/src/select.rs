@@ -1,6 +1,6 @@
 //! From ranks to decisions: the answer of the selection plan, counted and judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -13,6 +13,7 @@ use futures::StreamExt;
 use crate::classify::Class;
 use crate::counts::Limits;
 use crate::error::CurateError;
+use crate::places::Places;
 use crate::plan;
 use crate::sources::Origin;
 
@@ -204,25 +205,66 @@ impl Ranks {
         number
     }
 
-    /// Samples of each source that are no duplicates.
-    pub fn available(&self, origins: &BTreeMap<u64, Origin>) -> BTreeMap<Origin, u64> {
-        let named = self.keys.iter().zip(&self.available);
+    /// Samples of each source and category that are no duplicates, by their places in the source.
+    pub fn places(&self, origins: &BTreeMap<u64, Origin>) -> BTreeMap<Origin, Places> {
+        let named: Vec<Option<&Origin>> = self.keys.iter().map(|key| origins.get(key)).collect();
+        let (mut once, mut several) = (BTreeSet::new(), BTreeSet::new());
+        for origin in named.iter().flatten() {
+            if !once.insert(origin.source.as_str()) {
+                several.insert(origin.source.as_str());
+            }
+        }
+        // Most sources have one category, and then a number says it all.
+        let begun = |(origin, &has): (&Option<&Origin>, &u64)| match origin {
+            Some(origin) if several.contains(origin.source.as_str()) => {
+                Places::Among(Vec::with_capacity(has as usize))
+            }
+            _ => Places::Whole(has),
+        };
+        let mut places: Vec<Places> = named.iter().zip(&self.available).map(begun).collect();
+        if !several.is_empty() {
+            self.gather(&mut places);
+        }
+        let named = named.into_iter().zip(places);
         named
-            .filter_map(|(key, &has)| Some((origins.get(key)?.clone(), has)))
+            .filter_map(|(origin, places)| Some((origin?.clone(), places)))
             .collect()
     }
 
-    /// Judges every line by the limits of its source.
+    /// Lists the places of those whose source has several categories.
+    fn gather(&self, places: &mut [Places]) {
+        let lines = self.rank.iter().flatten();
+        for (&rank, &source) in lines.zip(self.source.iter().flatten()) {
+            if !matches!(rank, NONE | DUPLICATE | NEAR)
+                && let Some(Places::Among(places)) = places.get_mut(source as usize)
+            {
+                places.push(rank);
+            }
+        }
+        for places in places {
+            if let Places::Among(places) = places {
+                places.sort_unstable();
+            }
+        }
+    }
+
+    /// Judges every line by the limits of its source and category, and by its place in the source.
     pub fn decide(
         self,
         origins: &BTreeMap<u64, Origin>,
+        places: &BTreeMap<Origin, Places>,
         limits: &BTreeMap<Origin, Limits>,
     ) -> Decisions {
-        let of = |key| origins.get(key).and_then(|origin| limits.get(origin));
-        let limits: Vec<Limits> = self
+        // The places of the last samples that each step keeps.
+        let last = |key| {
+            let origin = origins.get(key)?;
+            let (places, limits) = (places.get(origin)?, limits.get(origin)?);
+            Some([limits.own, limits.all, limits.quota].map(|count| places.last_of(count)))
+        };
+        let last: Vec<[u64; 3]> = self
             .keys
             .iter()
-            .map(|key| of(key).copied().unwrap_or_default())
+            .map(|key| last(key).unwrap_or_default())
             .collect();
         let judge = |(&rank, &source): (&u32, &u32)| {
             if rank == NONE {
@@ -234,11 +276,11 @@ impl Ranks {
             if rank == NEAR {
                 return Judged::Near;
             }
-            let limits = limits.get(source as usize).copied().unwrap_or_default();
+            let [own, all, quota] = last.get(source as usize).copied().unwrap_or_default();
             match u64::from(rank) {
-                rank if rank > limits.own => Judged::Cap,
-                rank if rank > limits.all => Judged::CapAll,
-                rank if rank > limits.quota => Judged::Quota,
+                rank if rank > own => Judged::Cap,
+                rank if rank > all => Judged::CapAll,
+                rank if rank > quota => Judged::Quota,
                 _ => Judged::Kept,
             }
         };

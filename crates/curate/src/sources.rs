@@ -35,7 +35,8 @@ pub struct SourceRule {
     /// Only samples with a picture, or only those without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_image: Option<bool>,
-    /// At most that many samples of the source.
+    /// At most that many samples of the source, in all its categories; of rules with one name, the first
+    /// says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<u64>,
     /// Names of the format prompts that its questions get.

@@ -11,7 +11,7 @@ use crate::error::CurateError;
 use crate::index::{Summary, read_summary};
 use crate::job::{InputFile, Job, index_path};
 use crate::manifest::InputTally;
-use crate::part::{Part, source_key};
+use crate::part::{Part, name_key, source_key};
 use crate::recipe::Recipe;
 use crate::sources::Origin;
 use crate::table::hex;
@@ -36,6 +36,7 @@ impl Summaries {
         let mut first_lines = Vec::with_capacity(parts.len());
         let mut lines = vec![1; job.files.len()];
         let mut origins = BTreeMap::new();
+        let mut names: BTreeMap<u64, String> = BTreeMap::new();
         for (part, summary) in parts.iter().zip(&summaries) {
             let line = &mut lines[part.file as usize];
             first_lines.push(*line);
@@ -48,6 +49,12 @@ impl Summaries {
                 let known = origins.entry(key).or_insert_with(|| origin.clone());
                 if *known != origin || source_key(&origin) != key {
                     let what = format!("`{source}` and `{}` have one key", known.source);
+                    return Err(CurateError::DoesNotAddUp { what });
+                }
+                let known = names.entry(name_key(source));
+                let known = known.or_insert_with(|| source.clone());
+                if known != source {
+                    let what = format!("the names `{source}` and `{known}` have one key");
                     return Err(CurateError::DoesNotAddUp { what });
                 }
             }

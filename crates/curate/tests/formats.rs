@@ -205,6 +205,121 @@ fn broken_pictures_inside_are_found() {
     };
     let checked = check(&files, &has_an_answer, &mut take, &WATCH).unwrap();
     assert_eq!((checked.samples, found), (1, vec![("bad_image", 1)]));
+    let stats = stats(&files, &WATCH).unwrap();
+    assert_eq!((stats.bad_pictures, stats.picture_sides.total), (1, 0));
+}
+
+#[test]
+fn broken_pictures_beside_are_counted_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    std::fs::write(images.join("good.png"), png(1)).unwrap();
+    std::fs::write(images.join("bad.png"), "no picture").unwrap();
+    let lines = ["good.png", "bad.png", "bad.png", "none.png"]
+        .map(|image| format!("{}\n", record(1, Some(image))));
+    let path = folder.path().join("s.jsonl");
+    std::fs::write(&path, lines.concat()).unwrap();
+    let files = Files {
+        files: vec![path],
+        images: Some(images),
+        decode: true,
+        ..Files::default()
+    };
+    let stats = stats(&files, &WATCH).unwrap();
+    // What is not there is a fault of its sample.
+    assert_eq!((stats.total.samples, stats.bad), (3, 1));
+    assert_eq!((stats.picture_sides.total, stats.bad_pictures), (1, 1));
+}
+
+/// ShareGPT, where pictures are a list and a system message may open a conversation.
+#[test]
+fn records_that_look_like_ours_do_not_hide_a_foreign_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("images")).unwrap();
+    std::fs::write(at("images/a.png"), png(1)).unwrap();
+    let plain = record(1, None);
+    let mut shown = record(2, Some("a.png"));
+    let fields = shown.as_object_mut().unwrap();
+    fields.shift_remove("image");
+    fields.insert("images".to_owned(), json!(["a.png"]));
+    let mut told = record(3, None);
+    let turns = told["conversations"].as_array_mut().unwrap();
+    turns.insert(0, json!({"from": "system", "value": "Be brief."}));
+    std::fs::write(at("s.jsonl"), format!("{plain}\n{shown}\n{told}\n")).unwrap();
+    let files = Files {
+        files: vec![at("s.jsonl")],
+        images: Some(at("images")),
+        decode: true,
+        ..Files::default()
+    };
+    let mut bad = |bad| panic!("{bad:?}");
+    let checked = check(&files, &has_an_answer, &mut bad, &WATCH).unwrap();
+    assert_eq!(checked.good, 3);
+    assert_eq!(stats(&files, &WATCH).unwrap().picture_sides.total, 1);
+    let made = run(&[at("s.jsonl")], &at("out/")).unwrap();
+    assert_eq!(
+        (made.inputs[0].kind, made.total.of("kept")),
+        (Kind::Chat, 3)
+    );
+    let lines = shard(&at("out"));
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0], plain);
+    assert_eq!(lines[1]["image"], "a.png");
+    assert_eq!(lines[2]["system"], "Be brief.");
+    assert!(!at("out.partial").exists());
+}
+
+#[test]
+fn a_picture_that_makes_a_long_line_is_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.jsonl");
+    let url = format!("data:image/png;base64,{}", "AAAA".repeat(1 << 18));
+    let line = json!({"messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A cat."}]});
+    std::fs::write(&path, format!("{line}\n")).unwrap();
+    let error = run(&[path], &folder.path().join("out")).unwrap_err();
+    assert!(
+        matches!(error, CurateError::PicturesInside { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_element_that_is_no_json_does_not_spoil_an_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("llava.json");
+    let good = record(1, None).to_string();
+    let nan = good.replacen('{', "{\"image\": NaN, ", 1);
+    let half = good.replacen("What", "\\ud83d What", 1);
+    std::fs::write(&path, format!("[{good},\n{nan},\n{half}]\n")).unwrap();
+    let files = Files {
+        files: vec![path.clone()],
+        ..Files::default()
+    };
+    let mut found = Vec::new();
+    let mut take = |bad: opabinia_curate::look::BadLine| {
+        found.push((bad.kind, bad.line));
+        Ok(())
+    };
+    check(&files, &has_an_answer, &mut take, &WATCH).unwrap();
+    assert_eq!(found, [("bad_unicode", 3)]);
+    let conversion = Conversion {
+        files: vec![path],
+        images: None,
+        to: To::Lines,
+        shard_samples: 10,
+    };
+    let out = folder.path().join("lines/");
+    let made = convert(&conversion, &out, &WATCH).unwrap();
+    assert_eq!((made.samples, made.lines), (3, 1));
+    let lines = shard(&folder.path().join("lines"));
+    assert_eq!(lines.lines().nth(2), Some(half.as_str()));
 }
 
 /// A column of structures.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use opabinia_curate::Recipe;
 use opabinia_curate::counts::limits;
+use opabinia_curate::places::Places;
 use opabinia_curate::recipe::{Ratios, SourcesFile};
 use opabinia_curate::sources::Origin;
 
@@ -93,22 +94,28 @@ fn sources_have_the_published_categories_caps_and_prompts() {
     assert_eq!(told, 59);
 }
 
+/// What the published sources have.
+fn available(published: &[Published]) -> BTreeMap<Origin, Places> {
+    let has = |source: &Published| {
+        let origin = Origin {
+            source: source.name.clone(),
+            category: source.category.clone(),
+        };
+        (origin, Places::Whole(source.has))
+    };
+    published.iter().map(has).collect()
+}
+
 /// All published counts through the recipe of the released mixture: 7,055,500 samples of 9,745,500.
 #[test]
 fn the_released_mixture_has_the_published_counts() {
     let recipe = Recipe::read(&shipped("cambrian-7m.toml")).unwrap();
     let published = published();
-    let available: BTreeMap<Origin, u64> = published
-        .iter()
-        .map(|source| {
-            let origin = Origin {
-                source: source.name.clone(),
-                category: source.category.clone(),
-            };
-            (origin, source.has)
-        })
-        .collect();
-    assert_eq!(available.values().sum::<u64>(), 9_745_500);
+    let available = available(&published);
+    assert_eq!(
+        available.values().map(Places::count).sum::<u64>(),
+        9_745_500
+    );
     let limits = limits(&recipe, &available).unwrap();
     let kept: u64 = limits.values().map(|limits| limits.quota).sum();
     assert_eq!(kept, 7_055_500);
@@ -165,7 +172,25 @@ fn the_experiments_have_the_published_ratios() {
             assert_eq!(ratios[*name], *weight, "experiment {}: {name}", i + 1);
         }
     }
-    let threshold = Recipe::read(&shipped("threshold-350k.toml")).unwrap();
-    assert_eq!(threshold.cap.all, Some(350_000));
-    assert!(threshold.prompts.unwrap().prompt.len() == 9);
+}
+
+/// The threshold alone decides: the caps of the released mixture, which the table of sources has, do not.
+#[test]
+fn the_threshold_holds_for_every_source_and_nothing_else_does() {
+    let recipe = Recipe::read(&shipped("threshold-350k.toml")).unwrap();
+    assert_eq!(recipe.cap.all, Some(350_000));
+    let published = published();
+    let limits = limits(&recipe, &available(&published)).unwrap();
+    for source in &published {
+        let of = limits
+            .iter()
+            .find(|(origin, _)| origin.source == source.name);
+        let (_, left) = of.unwrap();
+        let expected = [source.has, source.has.min(350_000)];
+        assert_eq!([left.own, left.all], expected, "{}", source.name);
+    }
+    // Of 9,745,500, seven sources lose what they have above the threshold.
+    let left: u64 = limits.values().map(|limits| limits.all).sum();
+    assert_eq!(left, 5_776_500);
+    assert_eq!(recipe.prompts.unwrap().prompt.len(), 9);
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, Place, SampleError};
+use crate::nesting::{Event, Nesting};
 use crate::offsets::Offsets;
 use crate::positioned::read_exact_at;
 use crate::sample::Sample;
@@ -201,17 +202,6 @@ enum State {
     Behind(Option<u64>),
 }
 
-/// Where in an array the pass is.
-#[derive(Default)]
-struct Nesting {
-    /// Whether the element that a comma would end has begun.
-    begun: bool,
-    /// Open brackets inside the element.
-    depth: usize,
-    in_text: bool,
-    escaped: bool,
-}
-
 impl Scan {
     fn take(&mut self, chunk: &[u8]) {
         for &byte in chunk {
@@ -242,7 +232,7 @@ impl Scan {
                     self.index.end = offset;
                     self.state = State::Behind(None);
                 }
-                Event::Nothing => {}
+                Event::Nothing | Event::Ends => {}
             },
             State::Behind(follows) => {
                 if !byte.is_ascii_whitespace() {
@@ -272,42 +262,6 @@ impl Scan {
 fn is_mark(offset: u64, byte: u8) -> bool {
     const MARK: &[u8] = b"\xEF\xBB\xBF";
     usize::try_from(offset).is_ok_and(|i| MARK.get(i) == Some(&byte))
-}
-
-enum Event {
-    Nothing,
-    Begins,
-    ArrayEnds,
-}
-
-impl Nesting {
-    fn step(&mut self, byte: u8) -> Event {
-        if self.in_text {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => self.in_text = false,
-                _ => {}
-            }
-            return Event::Nothing;
-        }
-        match byte {
-            b',' if self.depth == 0 => {
-                self.begun = false;
-                return Event::Nothing;
-            }
-            b']' if self.depth == 0 => return Event::ArrayEnds,
-            b'"' => self.in_text = true,
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
-        if self.begun || byte.is_ascii_whitespace() {
-            return Event::Nothing;
-        }
-        self.begun = true;
-        Event::Begins
-    }
 }
 
 #[cfg(test)]

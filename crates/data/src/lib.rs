@@ -13,6 +13,7 @@ pub mod jsonl;
 pub mod mask;
 pub mod mixture;
 pub mod names;
+pub mod nesting;
 pub mod offsets;
 pub mod order;
 pub mod pictures;
@@ -30,7 +31,7 @@ pub use names::stays_inside;
 pub use offsets::Offsets;
 pub use order::{Modality, SampleLength};
 pub use pictures::PictureFolder;
-pub use sample::{Sample, Turn};
+pub use sample::{Sample, Turn, parse_json};
 pub use set::SampleSet;
 
 pub use opabinia_llm::Role;

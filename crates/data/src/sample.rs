@@ -318,8 +318,11 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// Strict JSON, and Python's: `NaN` and infinities outside of texts count as `null`.
-fn parse_json(line: &[u8]) -> Result<Value, serde_json::Error> {
+/// Reads JSON, strict or as Python writes it: `NaN` and infinities outside of texts count as `null`.
+///
+/// # Errors
+/// If the bytes are neither.
+pub fn parse_json(line: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(line).or_else(|error| match without_bare_constants(line) {
         Cow::Owned(line) => serde_json::from_slice(&line),
         Cow::Borrowed(_) => Err(error),

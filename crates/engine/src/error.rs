@@ -61,6 +61,21 @@ pub enum EngineError {
     /// A pool to compare with cannot be read.
     #[error(transparent)]
     Data(#[from] opabinia_data::DataError),
+    /// A pool to compare with is no text.
+    #[error(
+        "cannot compare with `{file}` of `filters.pools`: it is {what}, and pools are read as lines of JSON; \
+         write it as lines by `opabinia data convert {file} --out FOLDER`, and name the files of that folder",
+        file = path.display()
+    )]
+    PackedPool {
+        /// The file.
+        path: PathBuf,
+        /// What its first bytes say.
+        what: &'static str,
+    },
+    /// Somebody asked for an end before anything was asked.
+    #[error("interrupted")]
+    Interrupted,
     /// A replay was to be made in the folder that it is to be compared with.
     #[error("a replay of `{}` needs another folder, and this is the same folder", folder.display())]
     SameFolder {

@@ -4,6 +4,9 @@
 //! may change or go.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use opabinia_data::{PictureFolder, SampleFile};
@@ -18,7 +21,7 @@ use crate::picture::limits;
 use crate::plan::{Plan, hex};
 use crate::run::Progress;
 
-/// Samples and pictures between two signs of progress.
+/// Samples and pictures between two signs of progress, and two looks at whether it is still wanted.
 const STEP: usize = 1024;
 
 /// Identifies a question with its answer, whatever its marks and capitals.
@@ -135,10 +138,22 @@ impl Known {
     }
 
     /// Reads `filters.pools` and their pictures.
+    ///
+    /// # Errors
+    /// If one cannot be read, or `stop` says so.
     pub(crate) fn read(
         plan: &Plan,
+        stop: &(dyn Fn() -> bool + Sync),
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Self, EngineError> {
+        // All of them are looked at first: to read them may take long.
+        for path in &plan.filters.pools {
+            refuse_packed(path)?;
+        }
+        let check = || match stop() {
+            true => Err(EngineError::Interrupted),
+            false => Ok(()),
+        };
         let (mut texts, mut looks) = (HashSet::new(), Looks::new(plan.pictures.near_bits));
         let (mut pools, mut unread) = (Vec::new(), 0);
         let folder = plan.filters.pool_pictures.as_ref();
@@ -148,8 +163,12 @@ impl Known {
         // By path, so that a picture of many samples is read once.
         let mut paths = BTreeSet::new();
         for path in &plan.filters.pools {
+            check()?;
             let file = SampleFile::open(path)?;
             for i in 0..file.len() {
+                if i % STEP == 0 {
+                    check()?;
+                }
                 if (i + 1) % STEP == 0 || i + 1 == file.len() {
                     progress(Progress {
                         stage: "other pools",
@@ -178,6 +197,7 @@ impl Known {
         }
         let paths: Vec<_> = paths.into_iter().collect();
         for (i, some) in paths.chunks(STEP).enumerate() {
+            check()?;
             let look = |path: &std::path::PathBuf| {
                 let picture = load(&ImageSource::File(path.clone()), &limits(&plan.pictures));
                 picture.ok().map(|picture| dhash(&picture))
@@ -199,6 +219,40 @@ impl Known {
             unread,
             met: Mutex::default(),
         })
+    }
+}
+
+/// Refuses a file that is certainly no text. Read as lines, it would be one sample that cannot be read, and
+/// nothing would be compared with it.
+fn refuse_packed(path: &Path) -> Result<(), EngineError> {
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(EngineError::io("open", path))?;
+    file.take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .map_err(EngineError::io("read", path))?;
+    match packed(&head) {
+        None => Ok(()),
+        Some(what) => Err(EngineError::PackedPool {
+            path: path.to_owned(),
+            what,
+        }),
+    }
+}
+
+/// Where the name of the tar format stands in a header.
+const TAR_MAGIC: usize = 257;
+
+/// How much of a file says what it is.
+const HEAD_BYTES: u64 = 512;
+
+/// What the first bytes of a file are of, if not of text.
+fn packed(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0x1F, 0x8B, ..] => Some("compressed with gzip"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some("compressed with Zstandard"),
+        [b'P', b'A', b'R', b'1', ..] => Some("Parquet"),
+        _ if head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar") => Some("a tar file"),
+        _ => None,
     }
 }
 
@@ -249,9 +303,80 @@ fn cut(hash: u64, i: usize, count: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A plan that compares with a pool of `count` samples with one picture.
+    fn with_pool(folder: &Path, count: usize) -> Plan {
+        let line = r#"{"image": "a.png", "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]}"#;
+        std::fs::write(folder.join("pool.jsonl"), format!("{line}\n").repeat(count)).unwrap();
+        let picture = opabinia_image::RgbImage::from_raw(9, 8, vec![7; 9 * 8 * 3]).unwrap();
+        picture.save_png(folder.join("a.png")).unwrap();
+        let text = format!(
+            "name = \"a\"\n[llm]\nurl = \"http://h\"\nmodel = \"m\"\n[web]\ncontact = \"me@example.org\"\n\
+             [[fields]]\nname = \"Biology\"\n[filters]\npools = [{:?}]\npool_pictures = {folder:?}\n",
+            folder.join("pool.jsonl")
+        );
+        Plan::parse(Path::new("plan.toml"), &text).unwrap()
+    }
+
+    /// 2049 samples are three steps, and their picture is a fourth; a look before the file makes five.
+    #[test]
+    fn reading_other_pools_ends_at_the_next_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = with_pool(folder.path(), 2 * STEP + 1);
+        let asked = AtomicUsize::new(0);
+        let read = |allowed: usize| {
+            asked.store(0, Ordering::SeqCst);
+            let stop = || asked.fetch_add(1, Ordering::SeqCst) >= allowed;
+            Known::read(&plan, &stop, &|_| ())
+        };
+        let known = read(usize::MAX).unwrap();
+        assert_eq!((known.pools[0].samples, known.unread), (2049, 0));
+        assert_eq!(asked.load(Ordering::SeqCst), 5);
+        for allowed in 0..5 {
+            let stopped = read(allowed);
+            assert!(
+                matches!(stopped, Err(EngineError::Interrupted)),
+                "{allowed}"
+            );
+            assert_eq!(asked.load(Ordering::SeqCst), allowed + 1);
+        }
+    }
+
+    #[test]
+    fn pools_that_are_no_text_are_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = with_pool(folder.path(), 1);
+        let mut tar = vec![0; 512];
+        tar[TAR_MAGIC..TAR_MAGIC + 5].copy_from_slice(b"ustar");
+        for (bytes, what) in [
+            (b"\x1F\x8B\x08\0".to_vec(), "compressed with gzip"),
+            (b"\x28\xB5\x2F\xFD".to_vec(), "compressed with Zstandard"),
+            (b"PAR1\x15".to_vec(), "Parquet"),
+            (tar, "a tar file"),
+        ] {
+            std::fs::write(folder.path().join("pool.jsonl"), bytes).unwrap();
+            let refused = Known::read(&plan, &|| false, &|_| ())
+                .unwrap_err()
+                .to_string();
+            assert!(refused.contains(&format!("it is {what}, and")), "{refused}");
+            assert!(refused.contains("pool.jsonl --out FOLDER`"), "{refused}");
+        }
+        std::fs::remove_file(folder.path().join("pool.jsonl")).unwrap();
+        let gone = Known::read(&plan, &|| false, &|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(gone.starts_with("cannot open `"), "{gone}");
+        // Text is whatever is nothing of these, an array of samples too.
+        assert_eq!(
+            (packed(b"{}"), packed(b"[{}]"), packed(b"")),
+            (None, None, None)
+        );
+    }
 
     #[test]
     fn questions_are_the_same_whatever_their_marks() {

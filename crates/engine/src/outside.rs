@@ -6,10 +6,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::Value;
+
 use crate::error::{Fault, Stop};
 use crate::plan::Plan;
 use crate::store::{Archived, Cost, Store};
-use crate::web::{Answer, Client, Purpose, Request};
+use crate::web::{Answer, Attempt, Client, Purpose, Request};
 
 /// No answer has more tokens, whatever a server says.
 const MOST_TOKENS: u64 = 1 << 32;
@@ -80,19 +82,34 @@ impl<'a> Outside<'a> {
                 Some(Archived::Failure(failure)) => Err(failure.into()),
                 None => Err(Fault::Unrecorded),
             },
-            Source::Web(client) => {
-                let broken = Mutex::new(None);
-                let answer = client.fetch(request, &|attempt| {
-                    if let Err(error) = self.store.note(asker.stage, asker.job, &attempt) {
-                        *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                });
-                match broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                    Some(error) => Err(error.into()),
-                    None => answer,
+            Source::Web(client) => client.fetch(request, &|attempt| {
+                let number = self.store.note(asker.stage, asker.job, &attempt)?;
+                match request.purpose {
+                    Purpose::Model => self.book_rejected(key, asker, number, &attempt),
+                    _ => Ok(()),
                 }
-            }
+            }),
         }
+    }
+
+    /// Books an answer of the model that cannot be used, if it says what it cost, and refuses another
+    /// attempt that could go beyond the budget: what is reserved for it was reserved for this one.
+    fn book_rejected(
+        &self,
+        key: &str,
+        asker: Asker<'_>,
+        number: i64,
+        attempt: &Attempt,
+    ) -> Result<(), Fault> {
+        let Some((tokens_in, tokens_out)) = attempt.rejected.as_deref().and_then(usage) else {
+            return Ok(());
+        };
+        let cost = self.priced(tokens_in, tokens_out);
+        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        // A name of its own: the answer that may come yet is booked under the key.
+        let name = format!("{key} attempt {number}");
+        self.store.charge(&name, asker.stage, cost, false)?;
+        self.check_budget(&reserved, Cost::default())
     }
 
     fn keep(
@@ -167,6 +184,16 @@ impl<'a> Outside<'a> {
         let bytes = request.body.as_deref().unwrap_or_default().len() as u64;
         let estimate = self.priced(bytes.div_ceil(3), self.plan.llm.max_tokens as u64);
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_budget(&reserved, estimate)?;
+        reserved.requests += 1;
+        reserved.tokens_in += estimate.tokens_in;
+        reserved.tokens_out += estimate.tokens_out;
+        reserved.money += estimate.money;
+        Ok(Some(estimate))
+    }
+
+    /// Refuses to ask for `more`, if that and what is spent and reserved may be more than the budget.
+    fn check_budget(&self, reserved: &Cost, more: Cost) -> Result<(), Fault> {
         let spent = self.store.spent(None)?;
         let tokens = |cost: &Cost| cost.tokens_in + cost.tokens_out;
         let budget = &self.plan.budget;
@@ -175,27 +202,23 @@ impl<'a> Outside<'a> {
         };
         if let Some(limit) = budget
             .tokens
-            .filter(|limit| tokens(&spent) + tokens(&reserved) + tokens(&estimate) > *limit)
+            .filter(|limit| tokens(&spent) + tokens(reserved) + tokens(&more) > *limit)
         {
             return stop("tokens", tokens(&spent).to_string(), limit.to_string());
         }
         if let Some(limit) = budget
             .requests
-            .filter(|limit| spent.requests + reserved.requests + 1 > *limit)
+            .filter(|limit| spent.requests + reserved.requests + more.requests > *limit)
         {
             return stop("requests", spent.requests.to_string(), limit.to_string());
         }
         if let Some(limit) = budget
             .money
-            .filter(|limit| spent.money + reserved.money + estimate.money > *limit)
+            .filter(|limit| spent.money + reserved.money + more.money > *limit)
         {
             return stop("money", format!("{:.4}", spent.money), limit.to_string());
         }
-        reserved.requests += 1;
-        reserved.tokens_in += estimate.tokens_in;
-        reserved.tokens_out += estimate.tokens_out;
-        reserved.money += estimate.money;
-        Ok(Some(estimate))
+        Ok(())
     }
 
     fn release(&self, estimate: Cost) {
@@ -204,5 +227,38 @@ impl<'a> Outside<'a> {
         reserved.tokens_in -= estimate.tokens_in;
         reserved.tokens_out -= estimate.tokens_out;
         reserved.money = (reserved.money - estimate.money).max(0.0);
+    }
+}
+
+/// Tokens that were read and written, as an answer says that holds no words; `None` if it says neither.
+fn usage(body: &[u8]) -> Option<(u64, u64)> {
+    let said: Value = serde_json::from_slice(body).ok()?;
+    let tokens = |name: &str| said["usage"][name].as_u64();
+    let (read, written) = (tokens("prompt_tokens"), tokens("completion_tokens"));
+    let limited = |tokens: Option<u64>| tokens.unwrap_or(0).min(MOST_TOKENS);
+    (read.is_some() || written.is_some()).then(|| (limited(read), limited(written)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_where_nothing_was_said() {
+        let of = |text: &str| usage(text.as_bytes());
+        let both = r#"{"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}"#;
+        assert_eq!(of(both), Some((100, 10)));
+        assert_eq!(of(r#"{"usage": {"prompt_tokens": 7}}"#), Some((7, 0)));
+        let absurd = format!(r#"{{"usage": {{"completion_tokens": {}}}}}"#, u64::MAX);
+        assert_eq!(of(&absurd), Some((0, MOST_TOKENS)));
+        for nothing in [
+            "",
+            "<p>busy",
+            "[]",
+            r#"{"usage": null}"#,
+            r#"{"usage": {"prompt_tokens": -1}}"#,
+        ] {
+            assert_eq!(of(nothing), None, "{nothing}");
+        }
     }
 }

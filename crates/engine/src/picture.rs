@@ -37,9 +37,6 @@ pub(crate) fn choose(table: &PicturesTable, figure: &Value) -> Result<String, St
         }
         _ => {}
     }
-    if let (Some(width), Some(height)) = (info["width"].as_u64(), info["height"].as_u64()) {
-        shape(table, width, height)?;
-    }
     let url = info["url"].as_str().unwrap_or(own);
     let mime = info["mime"].as_str().unwrap_or_default();
     let path = url
@@ -48,7 +45,15 @@ pub(crate) fn choose(table: &PicturesTable, figure: &Value) -> Result<String, St
         .unwrap_or_default()
         .to_lowercase();
     let drawn = info["drawn"].as_str().filter(|drawn| !drawn.is_empty());
-    if mime.contains("svg") || path.ends_with(".svg") {
+    let is_svg = mime.contains("svg") || path.ends_with(".svg");
+    if let (Some(width), Some(height)) = (info["width"].as_u64(), info["height"].as_u64()) {
+        match is_svg {
+            // Its size is nominal: it is drawn in another one, which is judged when it is there.
+            true => aspect(table, width, height)?,
+            false => shape(table, width, height)?,
+        }
+    }
+    if is_svg {
         return match (table.svg, drawn) {
             (Svg::Rendered, Some(drawn)) => Ok(drawn.to_owned()),
             (Svg::Rendered, None) => Err("it is SVG, and its host does not draw it".to_owned()),
@@ -67,10 +72,14 @@ pub(crate) fn choose(table: &PicturesTable, figure: &Value) -> Result<String, St
 }
 
 fn shape(table: &PicturesTable, width: u64, height: u64) -> Result<(), String> {
-    let (short, long) = (width.min(height), width.max(height));
-    if short < u64::from(table.min_side) {
+    if width.min(height) < u64::from(table.min_side) {
         return Err(format!("{width} × {height} pixels are too small"));
     }
+    aspect(table, width, height)
+}
+
+fn aspect(table: &PicturesTable, width: u64, height: u64) -> Result<(), String> {
+    let (short, long) = (width.min(height), width.max(height));
     if long as f64 > table.max_aspect * short as f64 {
         return Err(format!(
             "{width} × {height} pixels are too long for their width"
@@ -124,6 +133,14 @@ mod tests {
         assert!(with(small).unwrap_err().contains("too small"));
         let svg = json!({"licence": "CC0", "mime": "image/svg+xml", "url": "http://h/a.svg", "drawn": "http://h/a.svg.png"});
         assert_eq!(with(svg.clone()).unwrap(), "http://h/a.svg.png");
+        // 20 pixels are what its file says, and nothing that is drawn has to keep to it.
+        let sized = |width: u64, height: u64| {
+            let mut svg = svg.clone();
+            (svg["width"], svg["height"]) = (json!(width), json!(height));
+            with(svg)
+        };
+        assert_eq!(sized(20, 20).unwrap(), "http://h/a.svg.png");
+        assert!(sized(20, 200).unwrap_err().contains("too long"));
         let refusing = PicturesTable {
             svg: Svg::Refused,
             ..PicturesTable::default()

@@ -10,6 +10,7 @@ mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use opabinia_image::{ImageSource, load};
@@ -46,6 +47,19 @@ pub struct Summary {
     pub pools: Vec<KnownPool>,
     /// Samples or pictures of other pools that could not be compared with.
     pub pools_unread: u64,
+}
+
+/// What the pool of a run holds, as its manifest says; nothing, if there is none yet.
+pub(crate) fn summary(run: &Path) -> Summary {
+    let read = || {
+        let text = fs::read(run.join("pool/manifest.json")).ok()?;
+        let mut manifest: Value = serde_json::from_slice(&text).ok()?;
+        serde_json::from_value(manifest.get_mut("summary")?.take()).ok()
+    };
+    read().unwrap_or_else(|| Summary {
+        agreement: "not checked yet".to_owned(),
+        ..Summary::default()
+    })
 }
 
 /// Writes the pool of what is finished.
@@ -183,9 +197,9 @@ fn keep_picture(
 }
 
 /// Removes pictures that no sample shows any more, and what a kill left half-written.
-fn remove_others(folder: &std::path::Path, named: &BTreeSet<String>) -> Result<(), EngineError> {
+fn remove_others(folder: &Path, named: &BTreeSet<String>) -> Result<(), EngineError> {
     let images = folder.join("images");
-    let read = |path: &std::path::Path| fs::read_dir(path).map_err(EngineError::io("read", path));
+    let read = |path: &Path| fs::read_dir(path).map_err(EngineError::io("read", path));
     for shard in read(&images)?
         .flatten()
         .filter(|shard| shard.path().is_dir())

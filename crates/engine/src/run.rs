@@ -71,7 +71,15 @@ pub fn run(
         Source::Web(Client::new(plan, stop)),
         options.refresh,
     );
-    let known = Known::read(plan, progress)?;
+    let known = match Known::read(plan, stop, progress) {
+        Ok(known) => known,
+        // What the other pools have is not known, so the pool stays what it was.
+        Err(EngineError::Interrupted) => {
+            let made = (Some(Stop::Interrupted), pool::summary(folder));
+            return report(made, &store);
+        }
+        Err(error) => return Err(error),
+    };
     let engine = Engine::new(plan, &store, &outside, known, progress);
     report(engine.all()?, &store)
 }
@@ -100,7 +108,7 @@ pub fn replay(
     // The pools themselves may have changed since, or be gone.
     let known = match recording.known()? {
         Some(kept) => Known::of_run(&kept)?,
-        None => Known::read(&plan, progress)?,
+        None => Known::read(&plan, &|| false, progress)?,
     };
     let engine = Engine::new(&plan, &store, &outside, known, progress);
     let report = report(engine.all()?, &store)?;

@@ -274,17 +274,19 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps an attempt; gives its number.
     pub(crate) fn note(
         &self,
         stage: &str,
         job: &str,
         attempt: &Attempt,
-    ) -> Result<(), EngineError> {
-        self.db().execute(
+    ) -> Result<i64, EngineError> {
+        let db = self.db();
+        db.execute(
             "INSERT INTO attempts (stage, job, url, at, status, bytes, milliseconds, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![stage, job, attempt.url, now(), attempt.status, attempt.bytes as i64, attempt.milliseconds as i64, attempt.error],
         )?;
-        Ok(())
+        Ok(db.last_insert_rowid())
     }
 
     /// What is archived under a key; an answer whose file is not whole counts as none.

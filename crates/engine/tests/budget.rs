@@ -5,7 +5,7 @@ mod loopback;
 #[path = "loopback/runs.rs"]
 mod runs;
 
-use loopback::{World, chat, json_reply, reply};
+use loopback::{Reply, World, chat, json_reply, reply};
 use opabinia_engine::{EngineError, Report, RunOptions, Stop, replay};
 use runs::{ALL, engine, run_text, try_engine};
 use serde_json::json;
@@ -126,4 +126,57 @@ fn answers_without_a_count_are_estimated_and_failures_are_free() {
     assert_eq!(subfields.tokens_out, 7);
     assert!(subfields.tokens_in > 100);
     assert_eq!((topics.tokens_in, topics.tokens_out), (200, 20));
+}
+
+/// What a server says that holds no choice, and was counted all the same.
+fn nothing(written: u64) -> Reply {
+    json_reply(
+        &json!({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": written}}),
+    )
+}
+
+#[test]
+fn answers_that_cannot_be_used_are_booked_as_the_server_counts_them() {
+    let world = World::twisted(Box::new(|key, before, _, usual| {
+        let is_model = key.starts_with("/v1/chat");
+        Some(match (is_model, before) {
+            (true, 0) => nothing(10),
+            (true, 1) => reply(200, "", "<p>busy"),
+            _ => usual,
+        })
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let report = engine(&world, folder.path(), "");
+    assert_eq!(
+        (report.stopped.clone(), report.summary.samples),
+        (None, ALL)
+    );
+    // 13 questions; each has an empty answer and a good one, and between them a page that counts nothing.
+    assert_eq!(world.count("/v1/chat").1, 39);
+    assert_eq!(tokens(&report), 26 * 110);
+    assert!((money(&report) - 26.0 * ANSWER).abs() < 1e-12);
+    let requests: u64 = report.stages.iter().map(|stage| stage.cost.requests).sum();
+    assert_eq!(requests, 26);
+}
+
+#[test]
+fn answers_that_cannot_be_used_do_not_overspend() {
+    for (budget, what) in [("tokens = 9000", "tokens"), ("requests = 4", "requests")] {
+        let world = World::twisted(Box::new(|key, _, _, usual| {
+            let is_model = key.starts_with("/v1/chat");
+            Some(if is_model { nothing(2048) } else { usual })
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let report = engine(&world, folder.path(), &format!("budget = {{{budget}}}"));
+        let stop = report.stopped.clone();
+        assert!(
+            matches!(stop, Some(Stop::Budget { what: found, .. }) if found == what),
+            "{stop:?}"
+        );
+        let spent = tokens(&report);
+        assert!((2148..=9000).contains(&spent), "{spent}");
+        let answered = world.count("/v1/chat").1 as u64;
+        assert_eq!(spent, 2148 * answered);
+        assert!(answered <= 4, "{answered}");
+    }
 }

@@ -8,7 +8,7 @@ mod runs;
 use std::path::Path;
 
 use loopback::{Reply, World, chat, json_reply, png, reply};
-use opabinia_engine::{Plan, RunOptions, replay, run};
+use opabinia_engine::{Plan, RunOptions, Stop, replay, run};
 use opabinia_image::{ImageLimits, ImageSource, RgbImage, load};
 use runs::{ALL, engine, faulty, ledger, run_text, samples};
 use serde_json::{Value, json};
@@ -132,6 +132,31 @@ fn what_other_pools_have_is_not_made_again() {
         let again = tempfile::tempdir().unwrap();
         replay(run, &again.path().join("r"), &|_| ()).unwrap();
     }
+}
+
+#[test]
+fn a_run_that_is_interrupted_before_it_knows_other_pools_leaves_its_pool() {
+    let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+    let made = engine(&world, folder.path(), "").summary;
+    let pool = folder.path().join("pool");
+    let manifest = std::fs::read(pool.join("manifest.json")).unwrap();
+    let asked = world.count("").0;
+    let filters = format!("filters = {{pools = [{:?}]}}", pool.join("samples.jsonl"));
+    let plan = Plan::parse(Path::new("plan.toml"), &world.plan(&filters)).unwrap();
+    let stop =
+        |folder: &Path| run(&plan, folder, RunOptions::default(), &|| true, &|_| ()).unwrap();
+    let report = stop(folder.path());
+    assert_eq!(report.stopped, Some(Stop::Interrupted));
+    assert_eq!(report.summary, made);
+    assert_eq!(std::fs::read(pool.join("manifest.json")).unwrap(), manifest);
+    // A new run has nothing, and nobody was asked.
+    let new = tempfile::tempdir().unwrap();
+    let report = stop(new.path());
+    assert_eq!(
+        (report.stopped, report.summary.samples),
+        (Some(Stop::Interrupted), 0)
+    );
+    assert_eq!(world.count("").0, asked);
 }
 
 /// A picture with one pixel changed.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use opabinia_curate::CurateError;
 use opabinia_curate::convert::{Conversion, To, convert};
 use serde_json::json;
 
@@ -64,7 +65,16 @@ impl Convert {
             },
             shard_samples: self.shard_samples,
         };
-        let converted = watched(self.quiet, |watch| convert(&conversion, &self.out, watch))?;
+        let converted = watched(self.quiet, |watch| {
+            match convert(&conversion, &self.out, watch) {
+                Err(CurateError::Interrupted) => Ok(None),
+                converted => converted.map(Some),
+            }
+        });
+        let Some(converted) = converted? else {
+            output::note("interrupted; the same command begins again");
+            return Ok(ExitCode::from(130));
+        };
         if self.json {
             output::data(&json!(converted).to_string());
             return Ok(ExitCode::SUCCESS);
@@ -77,7 +87,8 @@ impl Convert {
         ));
         if converted.left_out > 0 {
             output::note(&format!(
-                "{} members are neither text nor picture and are left out",
+                "{} members are left out: they are neither text nor picture, one of several of their kind, or \
+                 beside one that is no JSON",
                 converted.left_out
             ));
         }

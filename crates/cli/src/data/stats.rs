@@ -109,6 +109,12 @@ fn tables(stats: &Stats) -> String {
             stats.picture_sides.max
         );
     }
+    if stats.bad_pictures > 0 {
+        text += &format!(
+            "\n\n{} pictures cannot be decoded; `data check --decode` says which",
+            stats.bad_pictures
+        );
+    }
     if stats.bad > 0 {
         text += &format!(
             "\n\n{} lines are no samples; `data check` says why",

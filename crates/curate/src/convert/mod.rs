@@ -46,9 +46,10 @@ pub enum Incoming {
         /// Whose form it has.
         form: Form,
     },
-    /// A line that is no JSON; it stays as it is.
+    /// What is no JSON, as one line; it stays as it is.
     Line(Vec<u8>),
-    /// A member of a WebDataset file that is neither text nor picture; samples have no place for it.
+    /// A member of a WebDataset file that samples have no place for: it is neither text nor picture, one of
+    /// several of its kind, or belongs to one that is no JSON.
     LeftOut,
     /// A line with nothing on it.
     Blank,
@@ -85,7 +86,8 @@ pub struct Converted {
     pub pictures: u64,
     /// Lines that are no JSON, and stay as they are.
     pub lines: u64,
-    /// Members of WebDataset files that are neither text nor picture, and were left out.
+    /// Members of WebDataset files that were left out: those that are neither text nor picture, one of several
+    /// of their kind, or beside one that is no JSON.
     pub left_out: u64,
     /// The shards, in order.
     pub shards: Vec<String>,
@@ -130,7 +132,7 @@ pub fn convert(
         shown(before);
     }
     let converted = writer.finish()?;
-    partial.publish(out)?;
+    partial.publish()?;
     Ok(converted)
 }
 

@@ -47,18 +47,19 @@ pub fn normalise(record: Value, pictures: &mut Vec<Vec<u8>>) -> Value {
     Value::Object(record)
 }
 
-/// Whether a record has somebody else's form of a conversation.
+/// Whether a record has somebody else's form: a list of messages, texts or pictures in place of what
+/// samples have, or a turn of any other form, such as a system message.
 pub(super) fn is_foreign(record: &Value) -> bool {
-    let Some(conversations) = record.get("conversations") else {
-        let other = ["messages", "texts"].map(|key| record.get(key).is_some_and(Value::is_array));
-        return other.contains(&true);
-    };
-    let first = conversations.get(0);
-    let who = first.and_then(|turn| turn.get("from").or_else(|| turn.get("role"))?.as_str());
-    who.is_some_and(|who| {
-        let known = who.eq_ignore_ascii_case("system") || speaker(who).is_some();
-        known && !["human", "gpt"].contains(&who)
-    })
+    let has_list = |key: &str| record.get(key).is_some_and(Value::is_array);
+    let has_turns = record.get("conversations").is_some();
+    let lists = has_list("images") && !says_image(record.get("image"))
+        || !has_turns && (has_list("messages") || has_list("texts"));
+    lists || normalise(record.clone(), &mut Vec::new()) != *record
+}
+
+/// Whether an `image` is there and not null.
+fn says_image(image: Option<&Value>) -> bool {
+    image.is_some_and(|image| !image.is_null())
 }
 
 /// `[{"user": …, "assistant": …}, …]`, as the Cauldron writes; other keys go with the answer.
@@ -180,7 +181,7 @@ impl Heard {
 }
 
 /// Inserts under a key that is free: the name, or the name with underlines behind it.
-fn insert_free(record: &mut Map<String, Value>, name: &str, value: Value) {
+pub(super) fn insert_free(record: &mut Map<String, Value>, name: &str, value: Value) {
     let mut key = name.to_owned();
     while record.contains_key(&key) {
         key.push('_');
@@ -288,7 +289,7 @@ fn one_image(record: &mut Map<String, Value>) {
         _ => None,
     };
     if let Some(path) = path
-        && !record.contains_key("image")
+        && !says_image(record.get("image"))
     {
         record.shift_remove("images");
         record.insert("image".to_owned(), Value::String(path));
@@ -348,12 +349,47 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_form_shows_anywhere_in_a_record() {
+        let said = |turns: Value| json!({"conversations": turns});
+        let (human, gpt) = (
+            json!({"from": "human", "value": "q", "weight": 1}),
+            json!({"from": "gpt", "value": "a"}),
+        );
+        let mut ours = said(json!([human, gpt]));
+        assert!(!is_foreign(&ours));
+        for image in [json!("a.png"), json!(["a.png", "b.png"])] {
+            ours["image"] = image;
+            ours["images"] = json!(["a.png"]);
+            assert!(!is_foreign(&ours), "{ours}");
+        }
+        // Nobody knows how to read these, so they are a fault and no form.
+        let tool = json!({"from": "tool", "value": "t"});
+        for odd in [said(json!([human, tool])), said(json!("a")), json!([1])] {
+            assert!(!is_foreign(&odd), "{odd}");
+        }
+        for foreign in [
+            json!({"conversations": [human, gpt], "images": ["a.png"]}),
+            json!({"conversations": [human, gpt], "images": [], "image": null}),
+            json!({"messages": []}),
+            json!({"texts": []}),
+            said(json!([{"from": "system", "value": "s"}, human, gpt])),
+            said(json!([human, gpt, {"from": "System", "value": "s"}])),
+            said(json!([human, {"from": "assistant", "value": "a"}])),
+            said(json!([human, {"role": "gpt", "content": "a"}])),
+        ] {
+            assert!(is_foreign(&foreign), "{foreign}");
+        }
+    }
+
+    #[test]
     fn other_names_and_texts_become_turns() {
         let (record, _) = done(
             json!({"conversations": [{"from": "user", "value": "q"}, {"from": "chatgpt", "value": "a"}], "images": ["x.png"]}),
         );
         assert_eq!(record["conversations"][1]["from"], "gpt");
         assert_eq!(record["image"], "x.png");
+        let (record, _) = done(json!({"image": null, "images": ["x.png"]}));
+        assert_eq!(record, json!({"image": "x.png"}));
         let (mut record, _) =
             done(json!({"texts": [{"user": "q", "assistant": "a", "source": "s"}]}));
         show_picture(&mut record);

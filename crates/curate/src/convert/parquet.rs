@@ -16,6 +16,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::arrow::json::LineDelimitedWriter;
+use opabinia_data::parse_json;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -108,7 +109,7 @@ fn with_parsed_turns(mut value: Value) -> Value {
     for key in ["conversations", "messages", "texts"] {
         if let Some(turns) = value.get_mut(key)
             && let Some(text) = turns.as_str()
-            && let Ok(parsed @ Value::Array(_)) = serde_json::from_str(text)
+            && let Ok(parsed @ Value::Array(_)) = parse_json(text.as_bytes())
         {
             *turns = parsed;
         }

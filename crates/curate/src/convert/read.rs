@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use opabinia_data::parse_json;
 use serde_json::Value;
 
 use super::array::array;
@@ -100,6 +101,15 @@ pub(super) fn record(value: Value, mut pictures: Vec<Vec<u8>>) -> Incoming {
     }
 }
 
+/// What is no JSON, as one line.
+pub(super) fn one_line(bytes: &[u8]) -> Vec<u8> {
+    let flat = |byte: &u8| match byte {
+        b'\n' | b'\r' => b' ',
+        other => *other,
+    };
+    bytes.iter().map(flat).collect()
+}
+
 fn lines(path: &Path, reader: impl BufRead, sink: Sink<'_>) -> Result<(), CurateError> {
     let io = || CurateError::io("read", path);
     let mut lines = Lines::new(reader);
@@ -109,7 +119,7 @@ fn lines(path: &Path, reader: impl BufRead, sink: Sink<'_>) -> Result<(), Curate
             sink(Incoming::Blank)?;
             continue;
         }
-        sink(match serde_json::from_slice(text) {
+        sink(match parse_json(text) {
             Ok(value) => record(value, Vec::new()),
             Err(_) => Incoming::Line(text.to_vec()),
         })?;
@@ -175,6 +185,13 @@ mod tests {
         assert!(all(&gz(lines)[..20]).is_err());
         let twice = all(&gz(&gz(lines))).unwrap_err().to_string();
         assert!(twice.contains("something compressed inside"), "{twice}");
+        // Python's JSON is JSON in every form.
+        for text in [
+            &b"{\"id\": 1, \"score\": NaN}"[..],
+            b"[{\"id\": 1, \"score\": NaN}]",
+        ] {
+            assert_eq!(ids(&gz(text)), [1]);
+        }
         // What is in front of the array is no line of it.
         let spaces = " ".repeat(1000);
         assert_eq!(
@@ -183,21 +200,25 @@ mod tests {
         );
     }
 
-    #[test]
-    fn members_with_one_key_are_one_sample() {
+    fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
-        for (name, bytes) in [
-            ("a/1.json", &b"{\"id\": 8}"[..]),
-            ("a/1.jpg", b"JPG"),
-            ("a/2.txt", b"a caption\n"),
-            ("a/2.png", b"PNG"),
-        ] {
+        for (name, bytes) in members {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            tar.append_data(&mut header, name, bytes).unwrap();
+            tar.append_data(&mut header, name, *bytes).unwrap();
         }
-        let bytes = tar.into_inner().unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn members_with_one_key_are_one_sample() {
+        let bytes = tar_of(&[
+            ("a/1.json", b"{\"id\": 8}"),
+            ("a/1.jpg", b"JPG"),
+            ("a/2.txt", b"a caption\n"),
+            ("a/2.png", b"PNG"),
+        ]);
         for bytes in [gz(&bytes), bytes] {
             let found = all(&bytes).unwrap();
             let Incoming::Record {
@@ -216,6 +237,46 @@ mod tests {
             assert_eq!(record["conversations"][1]["value"], "a caption");
             assert_eq!(record["id"], "a/2");
         }
+    }
+
+    #[test]
+    fn what_a_broken_member_takes_with_it_is_counted() {
+        let found = all(&tar_of(&[
+            ("1.json", b"{\"id\": 1, \"score\": NaN}"),
+            ("1.jpg", b"JPG"),
+            ("2.json", b"{\"id\":\n"),
+            ("2.jpg", b"JPG"),
+            ("2.txt", b"a caption"),
+            ("3.caption", b"of the json"),
+            ("3.json", b"{\"caption\": \"its own\"}"),
+            ("3.meta.json", b"{\"caption\": \"another\"}"),
+        ]))
+        .unwrap();
+        let Incoming::Record {
+            record, pictures, ..
+        } = &found[0]
+        else {
+            panic!("{found:?}")
+        };
+        assert_eq!(record["score"], Value::Null);
+        assert_eq!(pictures, &[b"JPG"]);
+        // The picture and the text of the second, and the first of two members that are JSON.
+        assert_eq!(
+            found[1..5],
+            [
+                Incoming::Line(b"{\"id\": ".to_vec()),
+                Incoming::LeftOut,
+                Incoming::LeftOut,
+                Incoming::LeftOut
+            ]
+        );
+        let Incoming::Record { record, .. } = &found[5] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            (&record["caption"], &record["caption_"]),
+            (&json!("another"), &json!("of the json"))
+        );
     }
 
     proptest! {

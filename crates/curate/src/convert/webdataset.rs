@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::Path;
 
+use opabinia_data::parse_json;
 use serde_json::{Value, json};
 
-use super::read::{MAX_BYTES, Sink, record};
+use super::normalise::insert_free;
+use super::read::{MAX_BYTES, Sink, one_line, record};
 use super::write::ending_of;
 use super::{Form, Incoming};
 use crate::error::CurateError;
@@ -31,13 +33,16 @@ impl Members {
         if let Some(line) = self.line {
             sink(Incoming::Line(line))?;
         }
-        let parsed = self.json.as_deref().map(serde_json::from_slice::<Value>);
+        let parsed = self.json.as_deref().map(parse_json);
         let mut value = match (parsed, &self.text) {
             (Some(Ok(value)), _) if self.ours => value,
             (Some(Ok(value @ Value::Object(_))), _) => value,
             (Some(_), _) => {
                 let json = self.json.unwrap_or_default();
-                return sink(Incoming::Line(one_line(&json)));
+                sink(Incoming::Line(one_line(&json)))?;
+                // A line has no place for what stands beside it.
+                let beside = self.pictures.len() + usize::from(self.text.is_some());
+                return (0..beside).try_for_each(|_| sink(Incoming::LeftOut));
             }
             (None, Some((_, text))) => {
                 let text = String::from_utf8_lossy(text).trim().to_owned();
@@ -59,23 +64,15 @@ impl Members {
                 record.insert("id".to_owned(), Value::String(self.key));
             }
             // A text beside the JSON is kept under its ending.
-            if let Some((ending, text)) = self.text.filter(|_| self.json.is_some())
-                && !record.contains_key(&ending)
-            {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                record.insert(ending, Value::String(text));
+            if let Some((ending, text)) = self.text.filter(|_| self.json.is_some()) {
+                let text = Value::String(String::from_utf8_lossy(&text).into_owned());
+                if record.get(&ending) != Some(&text) {
+                    insert_free(record, &ending, text);
+                }
             }
         }
         sink(record(value, self.pictures))
     }
-}
-
-fn one_line(bytes: &[u8]) -> Vec<u8> {
-    let flat = |byte: &u8| match byte {
-        b'\n' | b'\r' => b' ',
-        other => *other,
-    };
-    bytes.iter().map(flat).collect()
 }
 
 /// Reads a tar file to its end.
@@ -110,15 +107,26 @@ pub fn tar(path: &Path, reader: impl Read, sink: Sink<'_>) -> Result<(), CurateE
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(io())?;
-        match ending.rsplit('.').next().unwrap_or_default() {
-            "json" => members.json = Some(bytes),
-            "line" if members.ours => members.line = Some(bytes),
-            ending @ ("txt" | "caption") => members.text = Some((ending.to_owned(), bytes)),
+        // Of two members of one kind, the later one counts.
+        let left_out = match ending.rsplit('.').next().unwrap_or_default() {
+            "json" => members.json.replace(bytes).is_some(),
+            "line" if members.ours => members.line.replace(bytes).is_some(),
+            ending @ ("txt" | "caption") => {
+                let text = (ending.to_owned(), bytes);
+                members.text.replace(text).is_some()
+            }
             "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" | "tif" | "tiff" => {
                 members.pictures.push(bytes);
+                false
             }
-            _ if members.ours => members.pictures.push(bytes),
-            _ => sink(Incoming::LeftOut)?,
+            _ if members.ours => {
+                members.pictures.push(bytes);
+                false
+            }
+            _ => true,
+        };
+        if left_out {
+            sink(Incoming::LeftOut)?;
         }
     }
     members.finish(sink)

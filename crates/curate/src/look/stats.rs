@@ -43,6 +43,8 @@ pub struct Stats {
     pub bad: u64,
     /// Longer sides of pictures, in pixels, where they were looked at; each file counts once.
     pub picture_sides: Histogram,
+    /// Pictures that cannot be decoded, where they were looked at; each file counts once.
+    pub bad_pictures: u64,
     /// Pictures by shape, width over height: up to 1:2, 3:4, 4:3, 2:1, and wider.
     pub picture_shapes: [u64; 5],
 }
@@ -98,19 +100,25 @@ pub fn stats(files: &Files, watch: &Watch<'_>) -> Result<Stats, CurateError> {
     let mut stats = Stats::default();
     let mut images: BTreeSet<String> = BTreeSet::new();
     let measure_pictures = files.decode && files.images.is_some();
-    let judge = |seen: Seen| -> Option<Option<Measured>> {
-        let Seen { classified, sizes } = seen;
+    // Broken pictures, and what was measured: nothing of a blank line, and no sample in a bad one.
+    let judge = |seen: Seen| -> (u64, Option<Option<Measured>>) {
+        let Seen {
+            classified,
+            sizes,
+            broken,
+        } = seen;
         let (Class::Ok, Some(sample), Some(origin)) =
             (classified.class, classified.sample, classified.origin)
         else {
-            return (classified.class != Class::Blank).then_some(None);
+            let is_bad = classified.class != Class::Blank;
+            return (broken, is_bad.then_some(None));
         };
         let answers = sample
             .turns
             .iter()
             .filter(|turn| turn.role == Role::Assistant);
         let words = answers.map(|turn| turn.text.split_whitespace().count() as u32);
-        Some(Some(Measured {
+        let measured = Measured {
             origin,
             has_picture: sample.image.is_some(),
             answers: words.collect(),
@@ -120,7 +128,8 @@ pub fn stats(files: &Files, watch: &Watch<'_>) -> Result<Stats, CurateError> {
                 .image
                 .filter(|_| measure_pictures && sizes.is_empty()),
             sizes,
-        }))
+        };
+        (broken, Some(Some(measured)))
     };
     // Pictures are measured once each, afterwards, not with every sample that shows them.
     let found = Files {
@@ -132,7 +141,8 @@ pub fn stats(files: &Files, watch: &Watch<'_>) -> Result<Stats, CurateError> {
         &found,
         "read",
         &judge,
-        |_, _, measured| {
+        |_, _, (broken, measured)| {
+            stats.bad_pictures += broken;
             match measured {
                 None => {}
                 Some(None) => stats.bad += 1,
@@ -188,8 +198,11 @@ fn measure(
                 picture.ok().map(|picture| picture.size())
             })
             .collect();
-        for size in sizes.into_iter().flatten() {
-            stats.add_picture(size);
+        for size in sizes {
+            match size {
+                Some(size) => stats.add_picture(size),
+                None => stats.bad_pictures += 1,
+            }
         }
         done += group.len() as u64;
         (watch.progress)(Progress {

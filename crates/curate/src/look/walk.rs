@@ -76,6 +76,8 @@ pub(super) struct Seen {
     pub classified: Classified,
     /// Sizes of pictures that came inside of the file, if they were decoded.
     pub sizes: Vec<(u32, u32)>,
+    /// Number of those that could not be.
+    pub broken: u64,
 }
 
 /// How far the walk is, in bytes.
@@ -154,6 +156,7 @@ fn judge_part<T>(
         judge(Seen {
             classified: classifier.classify_line(&text, place, &name),
             sizes: Vec::new(),
+            broken: 0,
         })
     });
     judged.collect()
@@ -223,26 +226,34 @@ impl<T: Send> Stream<'_, T> {
             ..self.classifier.clone()
         };
         let mut classified = classifier.classify(&text, place.clone(), &self.name);
-        let mut sizes = Vec::new();
+        let (mut sizes, mut broken) = (Vec::new(), 0);
         for bytes in pictures.into_iter().filter(|_| self.decode) {
             let source = ImageSource::Bytes {
                 bytes,
                 name: format!("the picture of {place}"),
             };
-            match opabinia_image::load(&source, &ImageLimits::default()) {
-                Ok(picture) => sizes.push(picture.size()),
-                Err(source) if classified.class == Class::Ok => {
-                    let error = SampleError::BrokenPicture {
-                        place: place.clone(),
-                        source: Box::new(source),
-                    };
-                    classified.class = Class::BadImage;
-                    classified.what = Some(error.in_full());
+            let source = match opabinia_image::load(&source, &ImageLimits::default()) {
+                Ok(picture) => {
+                    sizes.push(picture.size());
+                    continue;
                 }
-                Err(_) => {}
+                Err(source) => source,
+            };
+            broken += 1;
+            if classified.class == Class::Ok {
+                let error = SampleError::BrokenPicture {
+                    place: place.clone(),
+                    source: Box::new(source),
+                };
+                classified.class = Class::BadImage;
+                classified.what = Some(error.in_full());
             }
         }
-        (self.judge)(Seen { classified, sizes })
+        (self.judge)(Seen {
+            classified,
+            sizes,
+            broken,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A line: which of its answers are short, what is asked about them, and how they are replaced.
 
-use opabinia_data::{Place, Sample};
+use opabinia_data::{Place, Sample, parse_json};
 use serde_json::{Map, Value, json};
 
 use super::Rewrite;
@@ -44,8 +44,7 @@ pub(super) struct Asked {
 impl Asked {
     /// What is asked about a line; nothing if it is no sample.
     pub fn of(line: &[u8], place: Place, wanted: &Rewrite) -> Self {
-        // Python's JSON is left alone: it could not be edited with nothing lost.
-        let Ok(record) = serde_json::from_slice::<Value>(line) else {
+        let Ok(record) = parse_json(line) else {
             return Self::default();
         };
         let source = record.get("source").and_then(Value::as_str);
@@ -171,7 +170,7 @@ impl Edited {
         true
     }
 
-    /// The changed line; `None` if nothing changed.
+    /// The changed line, a bare `NaN` as the `null` that it counts as; `None` if nothing changed.
     pub fn finish(self, model: &str) -> Option<String> {
         let mut record = self.record.filter(|_| !self.before.is_empty())?;
         let fields = record.as_object_mut()?;
@@ -253,6 +252,22 @@ mod tests {
         let mut expected: Value = serde_json::from_slice(&line).unwrap();
         expected["conversations"][2]["value"] = json!("There are two.");
         expected[REWRITTEN] = json!([{"model": "m", "answers": {"2": "Two"}}]);
+        assert_eq!(after, expected);
+    }
+
+    #[test]
+    fn lines_as_python_writes_them_are_asked_about_too() {
+        let line = br#"{"image": NaN, "conversations": [{"from": "human", "value": "How many?", "w": 2}, {"from": "gpt", "value": "Two"}]}"#;
+        let asked = Asked::of(line, Place::new(Path::new("s"), 1), &Rewrite::default());
+        let Asked {
+            mut edited, shorts, ..
+        } = asked;
+        assert_eq!(shorts.len(), 1);
+        assert!(edited.replace(&shorts[0], "There are two."));
+        let after: Value = serde_json::from_str(&edited.finish("m").unwrap()).unwrap();
+        let expected = json!({"image": null, "conversations": [
+            {"from": "human", "value": "How many?", "w": 2}, {"from": "gpt", "value": "There are two."}],
+            REWRITTEN: [{"model": "m", "answers": {"1": "Two"}}]});
         assert_eq!(after, expected);
     }
 }

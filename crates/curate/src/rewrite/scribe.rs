@@ -74,7 +74,8 @@ impl Asked {
                 Some(Err(outcome)) => (outcome, None),
                 Some(Ok(after)) => match edited.replace(&short, &after) {
                     true => ("rewritten", Some(after)),
-                    false => ("not_strict_json", None),
+                    // It was found in this line, so its turn is there.
+                    false => ("not_found", None),
                 },
             };
             became.push(Became {

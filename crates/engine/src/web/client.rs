@@ -9,7 +9,7 @@ use url::Url;
 
 use super::gate::Gate;
 use super::robots::{MAX_BYTES, Robots};
-use super::send::{AGENT, Failed, Given, Sender, Then};
+use super::send::{AGENT, Failed, Given, Seen, Sender, Then};
 use super::{Answer, Purpose, Request};
 use crate::error::{Failure, Fault, Stop};
 use crate::plan::Plan;
@@ -24,7 +24,12 @@ pub(crate) struct Attempt {
     pub milliseconds: u64,
     /// What went wrong.
     pub error: Option<String>,
+    /// Body of an answer with status 200 that cannot be used: a service may have counted it.
+    pub rejected: Option<Vec<u8>>,
 }
+
+/// Who is told of every attempt, and may end it all.
+pub(crate) type Note<'a> = &'a dyn Fn(Attempt) -> Result<(), Fault>;
 
 /// The rules of a host once they were asked for, or why they cannot be read in this run.
 type KnownRobots = Option<Result<Arc<Robots>, String>>;
@@ -50,7 +55,7 @@ impl<'a> Client<'a> {
     }
 
     /// Asks, follows redirects, and asks again where that may help.
-    pub(crate) fn fetch(&self, request: &Request, note: &dyn Fn(Attempt)) -> Result<Answer, Fault> {
+    pub(crate) fn fetch(&self, request: &Request, note: Note<'_>) -> Result<Answer, Fault> {
         let mut request = request.clone();
         let mut seen = vec![request.url.clone()];
         loop {
@@ -78,7 +83,7 @@ impl<'a> Client<'a> {
     }
 
     /// Asks one address, if its host has nothing against it.
-    fn ask(&self, request: &Request, note: &dyn Fn(Attempt)) -> Result<Given, Fault> {
+    fn ask(&self, request: &Request, note: Note<'_>) -> Result<Given, Fault> {
         let (url, host) = place(&request.url)?;
         if matches!(request.purpose, Purpose::Page | Purpose::Picture) {
             self.check_robots(&url, note)?;
@@ -92,7 +97,7 @@ impl<'a> Client<'a> {
         request: &Request,
         url: &Url,
         host: &str,
-        note: &dyn Fn(Attempt),
+        note: Note<'_>,
     ) -> Result<Given, Fault> {
         let web = &self.plan.web;
         let longest = Duration::from_secs_f64(web.longest_wait_seconds);
@@ -111,7 +116,7 @@ impl<'a> Client<'a> {
                 .gate
                 .enter(host, self.stop)
                 .ok_or(Fault::Stop(Stop::Interrupted))?;
-            let given = self.attempt(request, url, note);
+            let given = self.attempt(request, url, note)?;
             drop(pass);
             let Failed { failure, then } = match given {
                 Ok(given) => {
@@ -176,7 +181,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn check_robots(&self, url: &Url, note: &dyn Fn(Attempt)) -> Result<(), Fault> {
+    fn check_robots(&self, url: &Url, note: Note<'_>) -> Result<(), Fault> {
         let origin = url.origin().ascii_serialization();
         let cell = {
             let mut all = self.robots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,7 +229,7 @@ impl<'a> Client<'a> {
 
     /// A file that is not there allows everything; one that cannot be reached, nothing (RFC 9309,
     /// section 2.3.1).
-    fn read_robots(&self, origin: &str, note: &dyn Fn(Attempt)) -> Result<Robots, Fault> {
+    fn read_robots(&self, origin: &str, note: Note<'_>) -> Result<Robots, Fault> {
         let mut address = format!("{origin}/robots.txt");
         for _ in 0..=self.plan.web.redirects {
             let Ok((url, host)) = place(&address) else {
@@ -252,11 +257,11 @@ impl<'a> Client<'a> {
         &self,
         request: &Request,
         url: &Url,
-        note: &dyn Fn(Attempt),
-    ) -> Result<Given, Failed> {
+        note: Note<'_>,
+    ) -> Result<Result<Given, Failed>, Fault> {
         let began = Instant::now();
-        let mut status = 0;
-        let given = self.sender.send(request, url, &mut status);
+        let mut seen = Seen::default();
+        let given = self.sender.send(request, url, &mut seen);
         let (bytes, error) = match &given {
             Ok(Given::Answer(answer)) => (answer.body.len(), None),
             Ok(Given::Redirect(_)) => (0, None),
@@ -264,12 +269,13 @@ impl<'a> Client<'a> {
         };
         note(Attempt {
             url: request.url.clone(),
-            status,
+            status: seen.status,
             bytes,
             milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             error,
-        });
-        given
+            rejected: seen.rejected,
+        })?;
+        Ok(given)
     }
 }
 

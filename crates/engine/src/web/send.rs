@@ -50,6 +50,15 @@ pub(super) enum Given {
     Redirect(String),
 }
 
+/// What an attempt saw, whatever it gave.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Of HTTP; 0 if there was no answer.
+    pub status: u16,
+    /// Body of an answer with status 200 that cannot be used.
+    pub rejected: Option<Vec<u8>>,
+}
+
 /// Sends requests.
 pub(super) struct Sender<'a> {
     plan: &'a Plan,
@@ -83,7 +92,7 @@ impl<'a> Sender<'a> {
         &self,
         request: &Request,
         url: &Url,
-        status: &mut u16,
+        seen: &mut Seen,
     ) -> Result<Given, Failed> {
         let clean = |text: String| without_secret(text, request.secret.as_ref());
         let response = match self.prepared(request, url) {
@@ -93,7 +102,7 @@ impl<'a> Sender<'a> {
                 return Err(Failure::passing("connection", message).into());
             }
         };
-        *status = response.status();
+        seen.status = response.status();
         match response.status() {
             304 if request.known.is_some() => Ok(Given::Answer(Answer {
                 unchanged: true,
@@ -113,11 +122,12 @@ impl<'a> Sender<'a> {
                 let answer = read(response, request, self.limit(request.purpose))?;
                 match (request.unusable)(&answer.body) {
                     None => Ok(Given::Answer(answer)),
-                    Some(why) => Err(Failure::passing(
-                        "busy",
-                        format!("`{}` gave no usable answer: {}", request.url, clean(why)),
-                    )
-                    .into()),
+                    Some(why) => {
+                        seen.rejected = Some(answer.body);
+                        let message =
+                            format!("`{}` gave no usable answer: {}", request.url, clean(why));
+                        Err(Failure::passing("busy", message).into())
+                    }
                 }
             }
             other => {
