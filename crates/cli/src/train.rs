@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::prelude::Device;
 use clap::{Args, Subcommand, ValueEnum};
 use opabinia_image::RgbImage;
 use opabinia_train::compare::{Axis, Comparison, Curve, SIZE};
@@ -133,9 +134,14 @@ impl Train {
         };
         let recipe = self.read(path)?;
         let folder = self.out.clone().unwrap_or_else(|| recipe.folder());
+        let devices = device::of_kind(&self.device)?;
         let options = JobOptions {
-            devices: device::of_kind(&self.device)?,
-            memory: memory::free(),
+            // What is free on a GPU is not known.
+            memory: match devices.iter().all(|device| *device == Device::flex()) {
+                true => memory::free(),
+                false => None,
+            },
+            devices,
             disk: free_disk(&folder),
             folder: Some(folder),
             at_most: self.at_most,
@@ -196,11 +202,19 @@ impl Train {
                 "steps": finished.total,
                 "folder": finished.folder,
                 "model": finished.model,
-                "seconds": finished.seconds,
+                "samples": finished.totals.samples,
+                "text_only": finished.text_only,
+                "seconds": finished.totals.seconds,
             });
             output::data(&line.to_string());
         }
-        let took = time(finished.seconds);
+        if let Some(without) = finished.text_only.filter(|&without| without > 0) {
+            output::note(&format!(
+                "{without} of {} samples had no picture",
+                finished.totals.samples
+            ));
+        }
+        let took = time(finished.totals.seconds);
         match (&finished.model, finished.ending) {
             (Some(model), _) => {
                 output::note(&format!(
@@ -285,12 +299,6 @@ fn show(recipe: &Recipe, flight: &Preflight) {
     output::data(&format!("{} ({})\n", recipe.name, recipe.stage()));
     output::data(&output::table(&["part", "trains", "frozen", "rate"], &rows));
     let run = whole_run(recipe, flight);
-    let per_picture = flight
-        .shown
-        .iter()
-        .map(|s| s.visual_tokens)
-        .max()
-        .unwrap_or(0);
     let peak = flight.peak_bytes.map_or_else(String::new, |bytes| {
         format!(
             " ({} in use at most during the step below)",
@@ -298,7 +306,7 @@ fn show(recipe: &Recipe, flight: &Preflight) {
         )
     });
     let lines = [
-        ("samples", format!("{}", flight.samples)),
+        ("samples", samples(flight)),
         (
             "steps",
             format!(
@@ -320,8 +328,8 @@ fn show(recipe: &Recipe, flight: &Preflight) {
                 output::bytes(flight.state_bytes)
             ),
         ),
-        ("disk", output::bytes(flight.disk_bytes)),
-        ("visual tokens", format!("{per_picture} per picture")),
+        ("disk", disk(flight)),
+        ("visual tokens", visual_tokens(flight)),
         (
             "one step",
             format!(
@@ -336,7 +344,7 @@ fn show(recipe: &Recipe, flight: &Preflight) {
         ("whole run", format!("about {}", time(run))),
     ];
     output::data("");
-    for (name, value) in lines {
+    for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         output::data(&format!("{name:<14}{value}"));
     }
     for sample in &flight.shown {
@@ -344,6 +352,39 @@ fn show(recipe: &Recipe, flight: &Preflight) {
     }
     if let Some(faults) = &flight.faults {
         output::data(&format!("\nbad samples: {faults}"));
+    }
+}
+
+fn samples(flight: &Preflight) -> String {
+    match flight.text_only {
+        Some(without) if without > 0 => {
+            format!("{}, {without} of them without a picture", flight.samples)
+        }
+        _ => flight.samples.to_string(),
+    }
+}
+
+fn disk(flight: &Preflight) -> String {
+    let run = output::bytes(flight.disk_bytes);
+    match flight.cache_bytes {
+        Some(cache) => format!(
+            "{run}, and about {} more in the feature cache",
+            output::bytes(cache)
+        ),
+        None => run,
+    }
+}
+
+/// Of the samples that are shown; nothing where none of them has a picture.
+fn visual_tokens(flight: &Preflight) -> String {
+    let with_picture = flight.shown.iter().filter(|sample| sample.image.is_some());
+    let tokens: Vec<usize> = with_picture.map(|sample| sample.visual_tokens).collect();
+    match (tokens.iter().min(), tokens.iter().max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("{least} to {most} per picture of the samples below")
+        }
+        (Some(least), _) => format!("{least} per picture"),
+        _ => String::new(),
     }
 }
 

@@ -289,6 +289,7 @@ fn a_dry_run_shows_what_would_be_and_writes_nothing() {
         "4 (3 per epoch, 1 of warm-up)",
         "8 samples in 2 micro-batches",
         "20 per picture",
+        "more in the feature cache",
         "whole run",
         "train.jsonl",
         "<image>",
@@ -341,6 +342,20 @@ fn unknown_keys_and_values_name_what_is_known() {
     set("optimizer.lr=fast").fails_with(1, &["--set optimizer.lr=fast"]);
     set("batch.micro=0").fails_with(1, &["batch.micro"]);
     set("batch.micro").fails_with(1, &["has no `=`"]);
+    set("save.result=best").fails_with(1, &["save.result", "data.validation"]);
+    for (pair, words) in [
+        ("data.max_bad=3", "`data.max_bad`"),
+        ("data.turns=apart", "`data.turns`"),
+        (
+            "memory.gradient_checkpointing=true",
+            "`memory.gradient_checkpointing`",
+        ),
+    ] {
+        let out = ["--set", pair, "--out", "runs/refused"];
+        ground
+            .train("decoder", &out)
+            .fails_with(1, &[words, "align", "instruct"]);
+    }
     set("model.from=no/such/folder").fails_with(1, &["no/such/folder"]);
     set("data.files=[\"missing.jsonl\"]").fails_with(1, &["missing.jsonl"]);
     ground
@@ -365,7 +380,7 @@ fn a_folder_belongs_to_one_run() {
     let other = ["--set", "optimizer.lr=0.5"];
     ground
         .train("instruct", &[&out[..], &other].concat())
-        .fails_with(1, &["another recipe or other data", "a folder of its own"]);
+        .fails_with(1, &["another recipe, other data", "a folder of its own"]);
     assert_eq!(ground.read("runs/mine/recipe.toml"), recipe);
     // How the work is divided makes no other run of it.
     let divided = [
@@ -585,6 +600,80 @@ fn bad_samples_are_counted_listed_and_bounded() {
     train("0", &one).fails_with(1, &["bad/one.jsonl:2", "no trainable token"]);
 }
 
+/// The list is that of the run as it stands: who mends what was bad begins anew.
+#[test]
+fn mended_samples_are_not_held_against_a_run() {
+    let ground = Ground::shared();
+    let good = sample(None, "a ball");
+    let train = || {
+        let files = "data.files=[\"mended/samples.jsonl\"]";
+        let out = ["--set", files, "--out", "runs/mended"];
+        ground.train("instruct", &out)
+    };
+    let lines = |second: &str| format!("{good}\n{second}\n{good}\n");
+    ground.write("mended/samples.jsonl", &lines(&sample(None, "")));
+    train().fails_with(1, &["mended/samples.jsonl:2"]);
+    assert!(!ground.read("runs/mended/faults.jsonl").is_empty());
+    ground.write("mended/samples.jsonl", &lines(&good));
+    train().ok();
+    assert_eq!(ground.read("runs/mended/faults.jsonl"), "");
+}
+
+/// The path of a model says nothing about what has become of it.
+#[test]
+fn a_run_does_not_go_on_from_other_weights() {
+    let ground = Ground::shared();
+    let model = ground.path("runs/replaced/model");
+    let copy = |from: &Path| {
+        for file in sizes(from) {
+            let to = model.join(file.0.strip_prefix(from).unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&file.0, to).unwrap();
+        }
+    };
+    let train = || {
+        let from = "model.from=runs/replaced/model";
+        let out = ["--set", from, "--out", "runs/on-top", "--at-most", "1"];
+        ground.train("instruct", &out)
+    };
+    copy(&ground.path("runs/align/model"));
+    train().ok();
+    let other = ["--set", "optimizer.lr=1e-2", "--out", "runs/other-align"];
+    ground.train("align", &other).ok();
+    copy(&ground.path("runs/other-align/model"));
+    train().fails_with(1, &["other weights to begin with"]);
+}
+
+/// The first update of a warm-up has rate 0, and the ones after it spoil everything: the best weights
+/// are those of the beginning.
+#[test]
+fn the_result_can_be_the_best_of_the_run() {
+    let ground = Ground::shared();
+    let set = [
+        "data.validation=world/test/instruct.jsonl",
+        "data.validation_images=world/test",
+        "log.validate_every=1",
+        "save.result=best",
+        "optimizer.lr=1",
+        "schedule.warmup_steps=1",
+    ];
+    let set = set.iter().flat_map(|pair| ["--set", pair]);
+    let all: Vec<&str> = set.chain(["--out", "runs/best"]).collect();
+    ground.train("instruct", &all).ok();
+    let losses: Vec<f64> = ground
+        .log("runs/best")
+        .iter()
+        .map(|record| record["validation"].as_f64().unwrap())
+        .collect();
+    assert!(
+        losses.len() == 4 && losses[1..].iter().all(|loss| *loss > losses[0]),
+        "{losses:?}"
+    );
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let weight = |run: &str| tensor(&ground.path(run).join("model/model.safetensors"), name);
+    assert_eq!(weight("runs/best"), weight("runs/align"));
+}
+
 #[test]
 fn features_are_computed_once() {
     let ground = Ground::shared();
@@ -786,6 +875,56 @@ fn a_step_that_is_not_finite_can_be_run_again() {
     ground
         .train("instruct", &[&wild[..], &missing].concat())
         .fails_with(1, &["no-bundle"]);
+}
+
+/// Dropout and rounded features included: the losses of the first step, from a bundle written by hand.
+#[test]
+fn a_replay_computes_what_the_run_did() {
+    let ground = Ground::shared();
+    let set = [
+        "seed=5",
+        "lora.rank=4",
+        "lora.dropout=0.5",
+        "data.group_by_modality_length=false",
+        "data.feature_cache=features/replayed",
+    ];
+    let set = set.iter().flat_map(|pair| ["--set", pair]);
+    let all: Vec<&str> = set.chain(["--out", "runs/replayed"]).collect();
+    let train = |more: &[&str]| ground.train("instruct", &[&all[..], more].concat()).ok();
+    train(&["--at-most", "1"]);
+    let step = &ground.log("runs/replayed")[0];
+
+    let samples = ground.read("world/train/instruct.jsonl").lines().count();
+    let plan = opabinia_data::order::shuffled(samples, 4, 5, 0).remove(0);
+    let bundle = json!({
+        "step": 1, "micro": 2, "seed": 5, "plan": plan, "samples": [plan[..2], plan[2..]],
+        "loss": null, "grad_norm": null, "part": null, "parameters": [],
+    });
+    ground.write("runs/replayed/first/bundle.json", &bundle.to_string());
+    // Nothing that trains has moved yet.
+    let nothing = safetensors::serialize(
+        Vec::<(String, safetensors::tensor::TensorView)>::new(),
+        None,
+    );
+    fs::write(
+        ground.path("runs/replayed/first/weights.safetensors"),
+        nothing.unwrap(),
+    )
+    .unwrap();
+    let replayed = train(&["--replay", "runs/replayed/first"]);
+    let sums = replayed.stdout.split("summed loss ").skip(1);
+    let sum: f64 = sums
+        .map(|rest| rest.split(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    let (loss, terms) = (
+        step["loss"].as_f64().unwrap(),
+        step["terms"].as_f64().unwrap(),
+    );
+    assert!(
+        (sum / terms - loss).abs() < 1e-6 * loss,
+        "{sum} of {terms} terms, and a loss of {loss}\n{}",
+        replayed.everything()
+    );
 }
 
 #[test]

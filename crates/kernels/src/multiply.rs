@@ -104,8 +104,12 @@ pub fn multiply(x: &[f32], m: usize, weights: Weights<'_>, options: Options<'_>)
     };
     match weights {
         Weights::Packed(packed) => {
+            // The owner of the bytes is asked for them each time.
+            let bytes = packed.as_bytes();
+            let wanted = packed.format().bytes([n, k]);
+            assert_eq!(Some(bytes.len()), wanted, "a packed weight of another size");
             let product = Product::new(x, [m, n, k], packed.format(), path, options);
-            product.run(packed.as_bytes(), 0, target);
+            product.run(bytes, 0, target);
         }
         Weights::Rows(rows, _) => {
             assert_eq!(rows.len(), n * k, "a weight of another shape");
@@ -269,12 +273,13 @@ impl<'a> Product<'a> {
     }
 
     fn run_job(&self, job: &Job<'_>, bytes: &[u8], first: usize, target: Target) {
-        let depth = self.kernel.depth();
+        let few = self.m <= FEW_ROWS;
+        let depth = self.kernel.depth(few);
         let padded = self.format.padded(self.k);
         let step = self.kernel.panels();
         let pieces = (0..padded).step_by(depth);
         let pairs = (job.first_panel..job.first_panel + job.panels).step_by(step);
-        if self.m <= FEW_ROWS {
+        if few {
             // Bound by memory: panels are read from their beginning to their end.
             for pair in pairs {
                 for from in pieces.clone() {
@@ -304,7 +309,7 @@ impl<'a> Product<'a> {
         target: Target,
     ) {
         let padded = self.format.padded(self.k);
-        let to = padded.min(from + self.kernel.depth());
+        let to = padded.min(from + self.kernel.depth(self.m <= FEW_ROWS));
         let panel_bytes = self.format.panel_bytes(self.k);
         let count = self
             .kernel

@@ -1,5 +1,7 @@
 //! Every path that this processor has, forced, against f64.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -281,12 +283,15 @@ fn rows_are_packed_on_the_way() {
 fn long_matrices_are_packed_in_pieces() {
     let [m, n, k] = [20, 2100, 4100];
     let (x, w) = (noise(m * k, 8), noise(n * k, 9));
-    let y = multiply(
-        &x,
-        m,
-        Weights::Rows(Rows::F32(&w), [n, k]),
-        Options::default(),
-    );
+    let rows = Rows::F32(&w);
+    let packed = Packed::pack(rows, [n, k], Format::F32).unwrap();
+    // How many pieces there are depends on the number of threads.
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(2);
+    let [y, whole] = threads.build().unwrap().install(|| {
+        [Weights::Rows(rows, [n, k]), Weights::Packed(&packed)]
+            .map(|weights| multiply(&x, m, weights, Options::default()))
+    });
+    assert_eq!(y, whole);
     for (i, j) in [(0, 0), (19, 2099), (7, 1030), (13, 2047)] {
         let (x, w) = (&x[i * k..][..k], &w[j * k..][..k]);
         let exact: f64 = x
@@ -296,6 +301,25 @@ fn long_matrices_are_packed_in_pieces() {
             .sum();
         assert!((f64::from(y[i * n + j]) - exact).abs() < 1e-3);
     }
+}
+
+/// Bytes that become fewer after they were counted are no reason to read what was never written.
+#[test]
+#[should_panic(expected = "a packed weight of another size")]
+fn bytes_that_change_are_refused() {
+    struct Fewer(Vec<u8>, AtomicUsize);
+    impl AsRef<[u8]> for Fewer {
+        fn as_ref(&self) -> &[u8] {
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                0 => &self.0,
+                _ => &[],
+            }
+        }
+    }
+    let bytes = Format::F32.bytes([20, 3]).unwrap();
+    let fewer = Fewer(vec![0; bytes], AtomicUsize::new(0));
+    let packed = Packed::from_bytes(fewer, [20, 3], Format::F32).unwrap();
+    let _ = multiply(&[1.0; 3], 1, Weights::Packed(&packed), Options::default());
 }
 
 /// Guessed tokens are checked together: their scores must be those that one at a time gives.

@@ -67,7 +67,7 @@ fn has_avx2(path: Path) -> bool {
     path != Path::Portable && path.is_available()
 }
 
-/// Turns 16 equally long rows of words; what the panel has beyond them stays as it is.
+/// Turns 16 equally long rows of words; what the panel has beyond them becomes 0.
 #[cfg(target_arch = "x86_64")]
 fn words(rows: &[u8], panel: &mut [u8], path: Path) -> bool {
     if !has_avx2(path) {

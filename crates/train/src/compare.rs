@@ -55,6 +55,7 @@ impl Axis {
         }
     }
 
+    /// How far a step goes.
     fn advance(self, record: &StepRecord) -> f64 {
         match self {
             Self::Steps => 1.0,
@@ -112,10 +113,8 @@ impl Curve {
 
     /// The points of a figure: `loss`, `grad_norm`, `lr` (the largest part's) or a metric.
     fn points(&self, figure: &str, axis: Axis) -> Vec<(f64, f64)> {
-        let mut x = 0.0;
         let mut points = Vec::with_capacity(self.records.len());
-        for record in &self.records {
-            x += axis.advance(record);
+        for (x, record) in self.places(axis) {
             let y = match figure {
                 "loss" => (record.terms > 0).then_some(record.loss),
                 "grad_norm" => (record.terms > 0).then_some(record.grad_norm),
@@ -129,11 +128,21 @@ impl Curve {
         points
     }
 
+    /// Where each record stands on an axis. Logs that ship with the program are thinned: a record that
+    /// follows some steps after the one before counts as many times.
+    fn places(&self, axis: Axis) -> impl Iterator<Item = (f64, &StepRecord)> {
+        let (mut x, mut step) = (0.0, 0);
+        self.records.iter().map(move |record| {
+            let steps = record.step.saturating_sub(step).max(1);
+            step = record.step;
+            x += axis.advance(record) * steps as f64;
+            (x, record)
+        })
+    }
+
     fn validation(&self, axis: Axis) -> Vec<(f64, f64)> {
-        let mut x = 0.0;
         let mut points = Vec::new();
-        for record in &self.records {
-            x += axis.advance(record);
+        for (x, record) in self.places(axis) {
             if let Some(y) = record.validation.filter(|y| y.is_finite()) {
                 points.push((x, y));
             }
@@ -468,6 +477,28 @@ mod tests {
             figure: "loss".into(),
             axis: Axis::Steps,
             logarithmic: false,
+        }
+    }
+
+    /// Every tenth record of a log says of every axis how long the run was.
+    #[test]
+    fn a_thinned_log_is_as_long_as_the_run() {
+        let whole = curve("whole", 1.0);
+        let thinned = Curve {
+            name: "thinned".into(),
+            records: whole.records.iter().step_by(10).cloned().collect(),
+        };
+        for (axis, end) in [
+            (Axis::Steps, 191.0),
+            (Axis::Samples, 191.0 * 8.0),
+            (Axis::Minutes, 191.0 * 0.5 / 60.0),
+        ] {
+            let place = |curve: &Curve| {
+                let mut places = curve.places(axis);
+                places.find(|(_, record)| record.step == 191).unwrap().0
+            };
+            let (whole, thinned) = (place(&whole), place(&thinned));
+            assert!((whole - end).abs() < 1e-9 && (thinned - end).abs() < 1e-9);
         }
     }
 

@@ -384,6 +384,11 @@ impl Task for LexicalTask {
         self.data.samples.len()
     }
 
+    fn place(&self, sample: u32) -> Option<String> {
+        let sample = self.data.samples.get(sample as usize)?;
+        Some(sample.place.to_string())
+    }
+
     fn plan(&self, seed: u64, epoch: usize, batch: usize) -> Vec<Vec<u32>> {
         shuffled(self.samples(), batch.max(1), seed, epoch)
     }

@@ -35,7 +35,7 @@ pub use model_tables::{
 };
 pub use run_tables::{
     BatchTable, DataTable, FeatureCache, Images, LogTable, LoraTable, LoraTarget, MemoryTable,
-    OptimizerTable, PartTable, Precision, SaveTable, SavedWeights, ScheduleTable,
+    OptimizerTable, PartTable, Precision, SaveTable, SavedResult, SavedWeights, ScheduleTable,
 };
 pub use tables::Stage;
 

@@ -339,6 +339,12 @@ impl Task for StageTask {
         self.data.samples.len()
     }
 
+    fn place(&self, sample: u32) -> Option<String> {
+        let samples = &self.data.samples;
+        let sample = sample as usize;
+        (sample < samples.len()).then(|| samples.place(sample).to_string())
+    }
+
     fn plan(&self, seed: u64, epoch: usize, batch: usize) -> Vec<Vec<u32>> {
         match &self.lengths {
             Some(lengths) => order::plan(lengths, batch, seed, epoch),

@@ -28,6 +28,11 @@ pub trait Task: Send + Sync {
     /// arguments. Samples that do not fill a last batch make a smaller one.
     fn plan(&self, seed: u64, epoch: usize, batch: usize) -> Vec<Vec<u32>>;
 
+    /// Where a sample is written, for messages; `None` if that is not known.
+    fn place(&self, _sample: u32) -> Option<String> {
+        None
+    }
+
     /// How the samples of a step are divided into micro-batches of at most `micro`.
     fn divide(&self, samples: &[u32], micro: usize) -> Vec<Vec<u32>> {
         samples.chunks(micro.max(1)).map(<[u32]>::to_vec).collect()

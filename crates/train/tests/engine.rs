@@ -12,6 +12,7 @@ use opabinia_nn::{Activation, ComputeType, Mlp};
 use opabinia_train::engine::record::{StepRecord, Unobserved};
 use opabinia_train::engine::replay::Bundle;
 use opabinia_train::engine::run_folder::{RunFolder, read_log};
+use opabinia_train::engine::workers::Workers;
 use opabinia_train::engine::{Ending, Length, Outcome, Settings, Surroundings, parameters, train};
 use opabinia_train::groups::{Assignment, PartRate, PartRates};
 use opabinia_train::optimizer::{AdamWConfig, Rule};
@@ -303,9 +304,10 @@ fn a_value_that_is_not_finite_stops_the_run_and_can_be_replayed() {
     let read = Bundle::read(bundle).unwrap();
     assert_eq!(read.step, *step);
     assert!(read.plan.contains(&11) && read.loss.is_nan());
-    let device = Device::flex().autodiff();
+    let devices = [Device::flex().autodiff()];
+    let workers = Workers::new(1, &devices, ComputeType::F32).unwrap();
     let task = Points { broken: Some(11) };
-    let replayed = read.replay(bundle, &task, module(), &device).unwrap();
+    let replayed = read.replay(bundle, &task, module(), &workers).unwrap();
     let bad: Vec<_> = replayed
         .losses
         .iter()

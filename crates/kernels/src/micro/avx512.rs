@@ -7,7 +7,10 @@ use std::arch::x86_64::*;
 
 use super::{Lanes, blocks};
 use crate::activations::Part;
-use crate::format::{BLOCK, Format, PANEL, ROW, ZERO4, ZERO8};
+use crate::format::{BLOCK, Format, GROUP, PANEL, ROW, ZERO4, ZERO8};
+
+/// Bytes from the scales of a block of nibbles to those of the one after the next.
+const AHEAD: usize = 2 * (BLOCK / 8 * ROW + BLOCK / GROUP * PANEL * 2);
 
 /// Picks the instance for the number of rows and panels.
 macro_rules! by_size {
@@ -49,7 +52,11 @@ pub(super) fn pairs(a: Part<'_>, panels: &[&[u8]], out: &mut [Lanes]) {
 pub(super) fn integers(format: Format, a: Part<'_>, panels: &[&[u8]], out: &mut [Lanes]) {
     match format {
         Format::Int8 => by_size!(int8(a.rows, panels.len())(a, panels, out)),
-        Format::Int4 => by_size!(int4(a.rows, panels.len())(a, panels, out)),
+        Format::Int4 => match (a.rows, panels.len()) {
+            (2, 2) => int4_beside::<2, 2>(a, panels, out),
+            (1, 2) => int4_beside::<1, 2>(a, panels, out),
+            _ => by_size!(int4(a.rows, panels.len())(a, panels, out)),
+        },
         Format::F32 | Format::Bf16 => unreachable!("floats have kernels of their own"),
     }
 }
@@ -69,7 +76,8 @@ fn load(panel: &[u8], row: usize) -> __m512i {
 fn broadcast(words: &[u32], at: usize) -> __m512i {
     debug_assert!(at < words.len());
     // SAFETY: callers count the words before their loops.
-    _mm512_set1_epi32(unsafe { *words.get_unchecked(at) } as i32)
+    let word = unsafe { _mm_load_ss(words.as_ptr().add(at).cast()) };
+    _mm512_broadcastd_epi32(_mm_castps_si128(word))
 }
 
 /// The same bits as bf16.
@@ -241,6 +249,81 @@ fn int4<const MR: usize, const NR: usize>(a: Part<'_>, panels: &[&[u8]], out: &m
             unsafe { _mm512_storeu_ps(out[r * NR + p].as_mut_ptr(), total[r]) };
         }
     }
+}
+
+/// The same for a row or two, which are bound by reading the weight: panels are read side by side, so that
+/// more of memory is on its way at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512vnni")]
+fn int4_beside<const MR: usize, const NR: usize>(a: Part<'_>, panels: &[&[u8]], out: &mut [Lanes]) {
+    let mut total = [[_mm512_setzero_ps(); NR]; MR];
+    let mut parts: [_; NR] = std::array::from_fn(|p| blocks(Format::Int4, a, panels[p]));
+    loop {
+        let found: [_; NR] = std::array::from_fn(|p| parts[p].next());
+        let Some((a, _)) = found[0] else { break };
+        let groups = a.sums.len() / MR;
+        assert!(a.words.len() >= groups * 8 * MR);
+        let parts = found.map(|part| {
+            let panel = part.map_or(&[][..], |(_, panel)| panel);
+            let (weights, scales) = panel.split_at(groups * 4 * ROW);
+            let scales = scales.as_chunks::<{ PANEL * 2 }>().0;
+            assert!(scales.len() >= groups);
+            (weights, scales)
+        });
+        let mut of_block = [[_mm512_setzero_ps(); NR]; MR];
+        for group in 0..groups {
+            for (p, (weights, scales)) in parts.iter().enumerate() {
+                ahead(&scales[group]);
+                ahead(&weights[group * 4 * ROW..]);
+                let scale = nibble_scales(&scales[group]);
+                let weights = sixteenfold(weights, group);
+                for r in 0..MR {
+                    let zero = -ZERO4 * a.sums[group * MR + r];
+                    let mut sums = [_mm512_set1_epi32(zero), _mm512_setzero_si512()];
+                    for step in 0..8 {
+                        let x = broadcast(a.words, (group * 8 + step) * MR + r);
+                        sums[step % 2] = _mm512_dpbusd_epi32(sums[step % 2], weights[step], x);
+                    }
+                    let sum = _mm512_add_epi32(sums[0], _mm512_srai_epi32::<4>(sums[1]));
+                    let sum = _mm512_cvtepi32_ps(sum);
+                    of_block[r][p] = _mm512_fmadd_ps(sum, scale, of_block[r][p]);
+                }
+            }
+        }
+        for r in 0..MR {
+            let scale = _mm512_set1_ps(a.scales[r]);
+            for p in 0..NR {
+                total[r][p] = _mm512_fmadd_ps(of_block[r][p], scale, total[r][p]);
+            }
+        }
+    }
+    store(&total, out);
+}
+
+/// Asks for what lies [`AHEAD`] bytes after the first four lines of a slice: unpacking leaves no room in the
+/// processor's window to see so far itself, and scales are wanted before the weights in front of them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn ahead(bytes: &[u8]) {
+    let next = bytes.as_ptr().wrapping_add(AHEAD);
+    for line in 0..bytes.len().div_ceil(ROW).min(4) {
+        // Nothing is read; an address that is not there is passed over.
+        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * ROW).cast());
+    }
+}
+
+/// As [`unpacked`], but the odd ones, the upper nibbles, are 16 times as large: a shift less.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sixteenfold(weights: &[u8], group: usize) -> [__m512i; 8] {
+    let (lower, upper) = (_mm512_set1_epi8(15), _mm512_set1_epi8(-16));
+    let mut rows = [_mm512_setzero_si512(); 8];
+    assert!(weights.len() >= (group * 4 + 4) * ROW);
+    for i in 0..4 {
+        let both = load(weights, group * 4 + i);
+        rows[2 * i] = _mm512_and_si512(both, lower);
+        rows[2 * i + 1] = _mm512_and_si512(both, upper);
+    }
+    rows
 }
 
 /// The eight rows of bytes of a group of nibbles.

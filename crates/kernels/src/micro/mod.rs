@@ -82,10 +82,12 @@ impl Kernel {
         }
     }
 
-    /// Values of `k` that it should be given at a time: a tile of activations then stays in the
-    /// first cache, two panels in the second.
-    pub(crate) fn depth(self) -> usize {
+    /// Values of `k` that it should be given at a time. Where rows are many a tile of activations then
+    /// stays in the first cache, two panels in the second; where they are `few`, integers are read in
+    /// one go.
+    pub(crate) fn depth(self, few: bool) -> usize {
         match self.kind {
+            Kind::Bytes | Kind::Groups if few => usize::MAX / 2,
             Kind::Float => 2 * BLOCK,
             Kind::Pairs | Kind::Bytes | Kind::Groups => 4 * BLOCK,
         }

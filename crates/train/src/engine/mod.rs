@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::prelude::*;
-use opabinia_nn::ComputeType;
+use opabinia_nn::{ComputeType, compute};
 
 use crate::TrainError;
 use crate::clip;
@@ -123,7 +123,7 @@ pub struct Surroundings<'a> {
 pub fn length<T: Task>(task: &T, settings: &Settings) -> (u64, u64) {
     let per_epoch = task.plan(settings.seed, 0, settings.batch).len() as u64;
     let total = match settings.length {
-        Length::Epochs(epochs) => per_epoch * epochs,
+        Length::Epochs(epochs) => per_epoch.saturating_mul(epochs),
         Length::Steps(steps) => steps,
     };
     (per_epoch, total)
@@ -302,7 +302,7 @@ where
             return Ok((module, record));
         }
         let scale = 1.0 / terms as f64;
-        let masks = stream_seed(self.settings.seed, "masks", [self.state.step, 0]);
+        let masks = masks(self.settings.seed, self.state.step);
         let result = self
             .workers
             .gradients(&*self.task, &module, &loaded.batches, scale, masks)?;
@@ -431,9 +431,10 @@ where
             .path()
             .join(format!("not-finite-{:08}", record.step));
         let written = bundle.write(&path, module);
+        let places = bundle.plan.iter().filter_map(|&i| self.task.place(i));
         TrainError::NotFinite {
             step: record.step,
-            what: bundle.describe(),
+            what: bundle.describe(&places.collect::<Vec<_>>()),
             bundle: path,
             source: written.err().map(Box::new),
         }
@@ -462,10 +463,16 @@ pub fn validation_loss<T: Task>(
             continue;
         };
         terms += task.terms(&batch);
-        let loss = task.loss(&module, &batch, &device)?.sum.inner();
+        let loss = compute::with(settings.precision, || task.loss(&module, &batch, &device))?;
+        let loss = loss.sum.inner();
         sum += f64::from(loss.into_scalar::<f32>());
     }
     Ok(sum / terms.max(1) as f64)
+}
+
+/// The seed of what is random within a step, from 0.
+fn masks(seed: u64, step: u64) -> u64 {
+    stream_seed(seed, "masks", [step, 0])
 }
 
 fn means(metrics: &[Metric]) -> BTreeMap<String, f64> {

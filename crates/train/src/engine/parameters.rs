@@ -9,6 +9,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use opabinia_nn::packed;
+use sha2::{Digest, Sha256};
 
 /// A parameter and whether it trains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +157,34 @@ pub fn values<M: Module>(module: &M, wanted: impl Fn(&Parameter) -> bool) -> Vec
     read.found
 }
 
+/// SHA-256 of all names and values.
+#[must_use]
+pub fn hash<M: Module>(module: &M) -> String {
+    struct Hash {
+        path: Vec<String>,
+        hash: Sha256,
+    }
+    impl ModuleVisitor for Hash {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.hash.update(self.path.join("."));
+            packed::with_bytes(param, |bytes| self.hash.update(bytes));
+        }
+    }
+    let mut hash = Hash {
+        path: Vec::new(),
+        hash: Sha256::new(),
+    };
+    module.visit(&mut hash);
+    let digest = hash.hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What did not fit when values were put back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misfits {
@@ -289,6 +319,8 @@ mod tests {
         let (second, misfits) = restore(module(), stored.clone());
         assert!(misfits.is_empty(), "{misfits:?}");
         assert_eq!(values(&second, |_| true), stored);
+        assert_eq!(hash(&second), hash(&first));
+        assert_ne!(hash(&module()), hash(&first), "weights are random");
         assert!(list(&second).iter().all(|p| p.trains));
     }
 

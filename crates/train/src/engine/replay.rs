@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::loader::{StepPlan, load_step};
-use super::{parameters, run_folder};
+use super::workers::Workers;
+use super::{masks, parameters, run_folder};
 use crate::TrainError;
 use crate::task::Task;
 
@@ -96,9 +96,10 @@ impl Bundle {
         })
     }
 
-    /// One line for people.
+    /// One line for people; `places` are where its samples are written, where that is known.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, places: &[String]) -> String {
+        const SHOWN: usize = 4;
         let Self {
             loss, grad_norm, ..
         } = self;
@@ -110,13 +111,22 @@ impl Bundle {
             (None, Some(first)) => format!("in the gradients, first `{first}`"),
             _ => "in the loss".to_owned(),
         };
+        let written = match places {
+            [] => String::new(),
+            some => format!(
+                ", written in {}{}",
+                some[..some.len().min(SHOWN)].join(", "),
+                if some.len() > SHOWN { ", …" } else { "" }
+            ),
+        };
         format!(
-            "loss {loss}, gradient norm {grad_norm}: not finite {place}; samples {:?}",
+            "loss {loss}, gradient norm {grad_norm}: not finite {place}; samples {:?}{written}",
             self.plan
         )
     }
 
-    /// Runs the step again, micro-batch by micro-batch, on the weights of the bundle.
+    /// Runs the step again, micro-batch by micro-batch, on the weights of the bundle; with workers like
+    /// those of the run it is the very same computation.
     ///
     /// # Errors
     /// If the weights do not fit or the samples cannot be read.
@@ -125,8 +135,12 @@ impl Bundle {
         folder: &Path,
         task: &T,
         module: T::Module,
-        device: &Device,
-    ) -> Result<Replayed, TrainError> {
+        workers: &Workers,
+    ) -> Result<Replayed, TrainError>
+    where
+        T::Batch: Sync,
+        T::Module: Sync,
+    {
         let weights = run_folder::read_values(&folder.join(WEIGHTS))?;
         let (module, misfits) = parameters::restore(module, weights);
         if !misfits.is_empty() {
@@ -148,7 +162,8 @@ impl Bundle {
         };
         for (i, (batch, samples)) in loaded.batches.iter().zip(loaded.samples).enumerate() {
             let scale = 1.0 / terms.max(1) as f64;
-            let (loss, gradients, _) = task.gradients(&module, batch, scale, device)?;
+            let random = (masks(self.seed, self.step - 1), i);
+            let (loss, gradients, _) = workers.one(task, &module, batch, scale, random)?;
             replayed.losses.push((samples, loss));
             for name in parameters::non_finite(&module, &gradients) {
                 if !replayed.parameters.iter().any(|(_, known)| *known == name) {

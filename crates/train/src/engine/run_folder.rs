@@ -134,8 +134,8 @@ impl RunFolder {
         let state = read_state(&checkpoint)?;
         if state.fingerprint != fingerprint {
             return Err(TrainError::Refused(format!(
-                "{} belongs to a run with another recipe or other data; give this run a folder of \
-                 its own, or remove that one",
+                "{} belongs to a run with another recipe, other data or other weights to begin with; \
+                 give this run a folder of its own, or remove that one",
                 checkpoint.display()
             )));
         }

@@ -97,20 +97,17 @@ impl Workers {
         let mut sum = GradientsAccumulator::<T::Module>::new();
         let mut losses = Vec::with_capacity(batches.len());
         let mut metrics = Vec::new();
-        let precision = self.precision;
         let mut number = 0;
         for wave in batches.chunks(self.count()) {
             let results = std::thread::scope(|scope| {
                 let threads: Vec<_> = wave
                     .iter()
-                    .zip(&self.workers)
-                    .map(|(batch, worker)| {
-                        let fork = worker.copy(module);
-                        let masks = stream_seed(seed, "dropout", [number, 0]);
-                        number += 1;
-                        scope.spawn(move || {
-                            worker.gradients(task, &fork, batch, scale, precision, masks)
-                        })
+                    .map(|batch| {
+                        let number = {
+                            number += 1;
+                            number - 1
+                        };
+                        scope.spawn(move || self.one(task, module, batch, scale, (seed, number)))
                     })
                     .collect();
                 threads
@@ -138,6 +135,29 @@ impl Workers {
 }
 
 impl Workers {
+    /// Loss, gradients and metrics of one micro-batch of a step, whose seed and number are told: what
+    /// [`gradients`](Self::gradients) adds up.
+    ///
+    /// # Errors
+    /// If the batch does not fit the module.
+    pub fn one<T: Task>(
+        &self,
+        task: &T,
+        module: &T::Module,
+        batch: &T::Batch,
+        scale: f64,
+        (seed, number): (u64, usize),
+    ) -> Result<(f64, GradientsParams, Vec<Metric>), TrainError>
+    where
+        T::Batch: Sync,
+        T::Module: Sync,
+    {
+        let worker = &self.workers[number % self.count()];
+        let fork = worker.copy(module);
+        let masks = stream_seed(seed, "dropout", [number as u64, 0]);
+        worker.gradients(task, &fork, batch, scale, self.precision, masks)
+    }
+
     /// Gradients on the main device.
     fn gather<M: Module>(&self, module: &M, gradients: GradientsParams) -> GradientsParams {
         let main = &self.workers[0].device;

@@ -20,11 +20,14 @@ use opabinia_weights::WeightDtype;
 use crate::TrainError;
 use crate::engine::record::Observer;
 use crate::engine::replay::{Bundle, Replayed};
-use crate::engine::run_folder::RunFolder;
-use crate::engine::{Ending, Length, Outcome, Settings, Surroundings, parameters, train};
+use crate::engine::run_folder::{RunFolder, Totals};
+use crate::engine::workers::Workers;
+use crate::engine::{
+    Ending, Length, Outcome, Settings, Surroundings, parameters, run_folder, train,
+};
 use crate::groups::Assignment;
 use crate::parallel;
-use crate::recipe::{Precision, Recipe, SavedWeights, Work};
+use crate::recipe::{Precision, Recipe, SavedResult, SavedWeights, Work};
 use crate::task::Task;
 
 pub use preflight::{Preflight, ShownSample};
@@ -61,8 +64,10 @@ pub struct Finished {
     pub folder: PathBuf,
     /// The resulting model, if the run is done.
     pub model: Option<PathBuf>,
-    /// Seconds of training in all.
-    pub seconds: f64,
+    /// Samples, pictures and seconds of the whole run.
+    pub totals: Totals,
+    /// How many of the samples had no picture, where some have.
+    pub text_only: Option<u64>,
     /// Bad samples in words, if there were any.
     pub faults: Option<String>,
     /// What was left out of other samples by this call, in words, if anything was.
@@ -140,6 +145,7 @@ fn carry_out(
         devices: devices.into_iter().map(Device::autodiff).collect(),
         main,
         keeps: matches!(order, Order::Train(_)),
+        caches: matches!(order, Order::Train(_) | Order::Replay(_)),
     };
     match &recipe.work {
         Work::Lexical { model, lexical } => job.lexical(model, lexical, order),
@@ -181,12 +187,14 @@ struct Job<'a> {
     main: Device,
     /// Whether the run's folder may be written to.
     keeps: bool,
+    /// Whether features are kept.
+    caches: bool,
 }
 
 /// What a task needs to be driven.
 struct Driven<'a, T: Task> {
     task: Arc<T>,
-    validation: Option<T>,
+    validation: Option<Arc<T>>,
     module: T::Module,
     /// Checkpoint name of a module path.
     name_of: &'a dyn Fn(&str) -> String,
@@ -208,7 +216,12 @@ impl Job<'_> {
         T::Module: Sync,
     {
         let (module, assignment) = self.assign(driven.module, driven.name_of);
-        let settings = self.settings(assignment, &driven.data);
+        // A stage that was trained anew is another beginning, though its path is the same.
+        let data = match order {
+            Order::Train(_) => format!("{} {}", driven.data, parameters::hash(&module)),
+            Order::Replay(_) | Order::Preflight => driven.data,
+        };
+        let settings = self.settings(assignment, &data);
         let task = driven.task;
         match order {
             Order::Preflight => {
@@ -216,7 +229,11 @@ impl Job<'_> {
             }
             Order::Replay(path) => {
                 let bundle = Bundle::read(path)?;
-                let replayed = bundle.replay(path, &*task, module, &self.device)?;
+                let Settings {
+                    workers, precision, ..
+                } = settings;
+                let workers = Workers::new(workers, &settings.devices, precision)?;
+                let replayed = bundle.replay(path, &*task, module, &workers)?;
                 Ok(Done::Replayed(replayed))
             }
             Order::Train(observer) => {
@@ -229,7 +246,7 @@ impl Job<'_> {
                     observer,
                     stop: self.options.stop,
                 };
-                let validation = driven.validation.as_ref();
+                let validation = driven.validation.as_deref();
                 let outcome = train(&task, validation, module, &settings, &mut around)?;
                 self.finish(&*task, outcome, finish).map(Done::Trained)
             }
@@ -245,13 +262,14 @@ impl Job<'_> {
         let mut model = None;
         if outcome.ending == Ending::Done {
             // A fresh folder that takes its name when it is complete.
+            let module = self.result(outcome.module)?;
             let wanted = self.folder.join(MODEL);
             let temporary = self.folder.join(format!(".{MODEL}.tmp"));
             if temporary.exists() {
                 std::fs::remove_dir_all(&temporary).map_err(io("remove", &temporary))?;
             }
             std::fs::create_dir_all(&temporary).map_err(io("make", &temporary))?;
-            finish(task, outcome.module, &temporary)?;
+            finish(task, module, &temporary)?;
             if wanted.exists() {
                 std::fs::remove_dir_all(&wanted).map_err(io("replace", &wanted))?;
             }
@@ -264,10 +282,34 @@ impl Job<'_> {
             total: outcome.total,
             folder: self.folder.clone(),
             model,
-            seconds: outcome.state.totals.seconds,
+            totals: outcome.state.totals,
+            text_only: None,
             faults: None,
             shortened: None,
         })
+    }
+
+    /// The weights that become the result: those of the last step, or those with the best validation
+    /// loss.
+    fn result<M: Module>(&self, module: M) -> Result<M, TrainError> {
+        if self.recipe.save.result == SavedResult::Last {
+            return Ok(module);
+        }
+        let best = RunFolder::open(&self.folder)?.best().ok_or_else(|| {
+            TrainError::Refused(format!(
+                "the recipe wants the weights with the best validation loss, and {} has none; set \
+                 `save.result = \"last\"`",
+                self.folder.display()
+            ))
+        })?;
+        let (module, misfits) = parameters::restore(module, run_folder::read_weights(&best)?);
+        if misfits.is_empty() {
+            return Ok(module);
+        }
+        Err(TrainError::Refused(format!(
+            "{} does not fit the model: {misfits:?}",
+            best.display()
+        )))
     }
 
     /// Decides what trains, and marks it in the module.

@@ -1,9 +1,14 @@
 //! What a run will be, before its first step: what trains, what it takes, what it sees.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Instant;
 
+use burn::prelude::Device;
 use opabinia_data::Run;
+use opabinia_model::Model;
+use rayon::prelude::*;
 
 use super::Job;
 use crate::TrainError;
@@ -11,6 +16,7 @@ use crate::engine::loader::{StepPlan, load_step};
 use crate::engine::workers::Workers;
 use crate::engine::{Settings, length, parameters};
 use crate::groups::PartCount;
+use crate::recipe::FeatureCache;
 use crate::stage::StageTask;
 use crate::task::Task;
 
@@ -43,10 +49,13 @@ pub struct Preflight {
     pub workers: usize,
     /// Bytes of weights, gradients and optimizer.
     pub state_bytes: u64,
-    /// Most bytes the process has used, one step included, where the system tells.
+    /// Most bytes the process has used, one step included, where the system tells and the step ran in
+    /// its memory.
     pub peak_bytes: Option<u64>,
     /// Bytes on disk: checkpoints that are kept, and the result.
     pub disk_bytes: u64,
+    /// Bytes that the feature cache will have grown by, if there is one.
+    pub cache_bytes: Option<u64>,
     /// Seconds of reading the samples of one step, measured; frozen encoders look at the pictures
     /// then.
     pub load_seconds: f64,
@@ -58,6 +67,8 @@ pub struct Preflight {
     pub step_pictures: usize,
     /// Loss of that step.
     pub step_loss: f64,
+    /// Samples without a picture, of stages whose samples may have one.
+    pub text_only: Option<usize>,
     /// The first samples, with their loss masks.
     pub shown: Vec<ShownSample>,
     /// Bad samples so far, in words.
@@ -123,10 +134,11 @@ where
     let sizes = loaded.batches.iter().map(|b| task.size(b));
     let (tokens, pictures) =
         sizes.fold((0, 0), |(t, p), size| (t + size.tokens, p + size.pictures));
-    let peak_bytes = peak_memory();
-    if let (Some(peak), Some(available)) = (peak_bytes, job.options.memory) {
+    // What a GPU had in use is not to be seen here.
+    let peak_bytes = peak_memory().filter(|_| job.main == Device::flex());
+    if let Some(peak) = peak_bytes {
         // Moments are not allocated yet.
-        check_fits("memory", peak + trained * 8, Some(available + peak))?;
+        check_fits("memory", peak + trained * 8, job.options.memory)?;
     }
     Ok(Preflight {
         parts,
@@ -139,14 +151,76 @@ where
         state_bytes,
         peak_bytes,
         disk_bytes,
+        cache_bytes: None,
         load_seconds,
         step_seconds,
         step_tokens: tokens,
         step_pictures: pictures,
         step_loss: result.losses.iter().sum::<f64>() * scale,
+        text_only: None,
         shown: Vec::new(),
         faults: None,
     })
+}
+
+impl Preflight {
+    /// With what the samples of a stage of the recipe say: all of them are read once. Features of a picture
+    /// take `bytes_per_picture`.
+    pub(super) fn with_samples(
+        self,
+        job: &Job<'_>,
+        task: &StageTask,
+        bytes_per_picture: u64,
+    ) -> Result<Self, TrainError> {
+        let samples = task.sample_set();
+        let pictures: Vec<Option<u64>> = (0..samples.len())
+            .into_par_iter()
+            .filter_map(|i| samples.sample(i).ok())
+            .map(|sample| sample.image.as_ref().map(|image| hash(image)))
+            .collect();
+        let text_only = pictures.iter().filter(|picture| picture.is_none()).count();
+        let cache_bytes = match &job.recipe.data.feature_cache {
+            FeatureCache::Off => None,
+            FeatureCache::Folder(folder) => {
+                let different: HashSet<u64> = pictures.into_iter().flatten().collect();
+                let whole = different.len() as u64 * bytes_per_picture;
+                Some(whole.saturating_sub(folder_bytes(folder)))
+            }
+        };
+        let disk = self.disk_bytes + cache_bytes.unwrap_or(0);
+        check_fits("disk", disk, job.options.disk)?;
+        Ok(Self {
+            text_only: Some(text_only),
+            cache_bytes,
+            shown: shown(task)?,
+            ..self
+        })
+    }
+}
+
+/// A name as a number, to count the different ones.
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Bytes that the features of one picture take: two for a number.
+pub(super) fn bytes_per_picture(model: &Model) -> u64 {
+    let Some(vision) = &model.config.vision else {
+        return 0;
+    };
+    let grids = model.network.encoders.iter().zip(&vision.grids);
+    grids
+        .map(|(encoder, grid)| (grid.len() * encoder.width() * 2) as u64)
+        .sum()
+}
+
+/// Bytes of the files in a folder; 0 if there is none.
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.metadata().ok());
+    files.map(|file| file.len()).sum()
 }
 
 /// Refuses what will not fit.
@@ -163,7 +237,8 @@ pub(super) fn check_fits(
             match what {
                 "memory" => "; train fewer parts, use `[lora]`, or a smaller model",
                 _ =>
-                    "; keep fewer checkpoints (`save.keep`), or choose another folder with `--out`",
+                    "; keep fewer checkpoints (`save.keep`), no features (`data.feature_cache = \
+                     \"off\"`), or choose another folder with `--out`",
             }
         ))),
         _ => Ok(()),
@@ -191,11 +266,15 @@ pub(super) fn shown(task: &StageTask) -> Result<Vec<ShownSample>, TrainError> {
     Ok(shown)
 }
 
-/// The most memory this process has had, in bytes, where the system tells.
+/// The most memory this process has had, in bytes, where the system tells; what it has mapped of files
+/// can be taken back and does not count.
 #[must_use]
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
+    let bytes = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Some(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:").unwrap_or(0)))
 }

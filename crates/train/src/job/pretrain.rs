@@ -61,7 +61,10 @@ impl Job<'_> {
             )
         };
         let validation = match &self.recipe.data.validation {
-            Some(file) => Some(task(&self.samples(std::slice::from_ref(file))?)?),
+            Some(file) => {
+                let samples = self.samples(std::slice::from_ref(file))?;
+                Some(Arc::new(task(&samples)?))
+            }
             None => None,
         };
         let task = task(&samples)?;
@@ -193,7 +196,7 @@ impl Job<'_> {
         let validation = match &self.recipe.data.validation {
             Some(file) => {
                 let samples = self.samples(std::slice::from_ref(file))?;
-                Some(make(&samples, For::Validation)?)
+                Some(Arc::new(make(&samples, For::Validation)?))
             }
             None => None,
         };

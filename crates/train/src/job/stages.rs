@@ -14,16 +14,19 @@ use opabinia_vision::Encoder;
 use opabinia_weights::{Checkpoint, WeightDtype};
 
 use super::names::NetworkNames;
+use super::preflight::bytes_per_picture;
 use super::{Done, Driven, Finished, Job, Order, Preflight};
 use crate::TrainError;
+use crate::engine::run_folder::{RunFolder, Totals};
 use crate::groups::Part;
 use crate::lexical::{LexicalData, LexicalTask};
 use crate::lora;
 use crate::recipe::{self, FeatureCache, Images, LexicalTable, ModelStart};
 use crate::stage::{Eyes, FrozenEyes, StageData, StageTask};
 
-/// The list of bad samples in the run's folder.
+/// The lists of bad samples in the run's folder.
 const FAULTS: &str = "faults.jsonl";
+const VALIDATION_FAULTS: &str = "validation-faults.jsonl";
 
 /// What samples are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,16 +73,20 @@ impl Job<'_> {
         let model = self.model(wanted)?;
         let task = Arc::new(self.task(&model, &self.recipe.data.files, For::Training)?);
         let validation = match &self.recipe.data.validation {
-            Some(file) => Some(self.task(&model, std::slice::from_ref(file), For::Validation)?),
+            Some(file) => {
+                let files = std::slice::from_ref(file);
+                Some(Arc::new(self.task(&model, files, For::Validation)?))
+            }
             None => None,
         };
         let names = self.names(&model)?;
+        let per_picture = bytes_per_picture(&model);
         let driven = Driven {
             module: model.network.clone(),
             name_of: &|path: &str| names.of(path),
             data: data_hash(task.sample_set()),
             task: task.clone(),
-            validation,
+            validation: validation.clone(),
         };
         let done = self.drive(driven, order, |_, network, folder| {
             let mut model = self.trained(model, network);
@@ -89,16 +96,21 @@ impl Job<'_> {
             }
             self.save(&model, folder)
         })?;
+        let faults = summary(task.faults(), validation.as_ref().map(|task| task.faults()));
         Ok(match done {
-            Done::Trained(mut finished) => {
-                finished.faults = (task.faults().total() > 0).then(|| task.faults().summary());
-                finished.shortened = task.shortened();
-                Done::Trained(finished)
+            Done::Trained(finished) => {
+                let Totals {
+                    samples, pictures, ..
+                } = finished.totals;
+                Done::Trained(Finished {
+                    faults,
+                    shortened: task.shortened(),
+                    text_only: Some(samples.saturating_sub(pictures)).filter(|_| pictures > 0),
+                    ..finished
+                })
             }
-            Done::Preflight(mut preflight) => {
-                preflight.shown = super::preflight::shown(&task)?;
-                preflight.faults = (task.faults().total() > 0).then(|| task.faults().summary());
-                Done::Preflight(preflight)
+            Done::Preflight(preflight) => {
+                Done::Preflight(preflight.with_samples(self, &task, per_picture)?)
             }
             other @ Done::Replayed(_) => other,
         })
@@ -125,7 +137,8 @@ impl Job<'_> {
         let data = &self.recipe.data;
         let validation = match (&data.validation, &table.validation_labels) {
             (Some(file), Some(labels)) => {
-                Some(task(std::slice::from_ref(file), labels, For::Validation)?.0)
+                let files = std::slice::from_ref(file);
+                Some(Arc::new(task(files, labels, For::Validation)?.0))
             }
             _ => None,
         };
@@ -137,12 +150,12 @@ impl Job<'_> {
             name_of: &|path: &str| names.of(path),
             data,
             task: task.clone(),
-            validation,
+            validation: validation.clone(),
         };
         let done = self.drive(driven, order, |_, network, folder| {
             self.save(&self.trained(model, network), folder)
         })?;
-        let faults = (task.faults().total() > 0).then(|| task.faults().summary());
+        let faults = summary(task.faults(), validation.as_ref().map(|task| task.faults()));
         Ok(match done {
             Done::Trained(finished) => Done::Trained(Finished { faults, ..finished }),
             Done::Preflight(preflight) => Done::Preflight(Preflight {
@@ -275,11 +288,18 @@ impl Job<'_> {
     /// Where bad samples are counted, and listed if the run is kept.
     fn faults(&self, samples: &SampleSet, purpose: For) -> Result<Faults, TrainError> {
         let limit = self.recipe.data.max_bad;
-        if !self.keeps || purpose == For::Validation {
+        if !self.keeps {
             return Ok(Faults::new(samples.len(), limit));
         }
-        std::fs::create_dir_all(&self.folder).map_err(super::io("make", &self.folder))?;
-        let list = self.folder.join(FAULTS);
+        let list = self.folder.join(match purpose {
+            For::Training => FAULTS,
+            For::Validation => VALIDATION_FAULTS,
+        });
+        // Without a checkpoint the run begins anew, and what was bad may have been mended.
+        let begins = RunFolder::open(&self.folder)?.newest()?.is_none();
+        if begins && list.exists() {
+            std::fs::remove_file(&list).map_err(super::io("remove", &list))?;
+        }
         Ok(Faults::with_list(samples.len(), limit, list)?)
     }
 
@@ -294,7 +314,7 @@ impl Job<'_> {
 
     fn feature_store(&self) -> Result<Option<FeatureStore>, TrainError> {
         Ok(match &self.recipe.data.feature_cache {
-            FeatureCache::Folder(folder) if self.keeps => {
+            FeatureCache::Folder(folder) if self.caches => {
                 Some(FeatureStore::open(folder, StorePrecision::F16)?)
             }
             _ => None,
@@ -309,6 +329,19 @@ impl Job<'_> {
         };
         model.save(folder, &options)?;
         Ok(())
+    }
+}
+
+/// The bad samples of both kinds, in words.
+fn summary(training: &Faults, validation: Option<&Faults>) -> Option<String> {
+    let of = |faults: &Faults| (faults.total() > 0).then(|| faults.summary());
+    let validation = validation.and_then(of);
+    match (of(training), validation) {
+        (training, None) => training,
+        (None, Some(validation)) => Some(format!("of the validation, {validation}")),
+        (Some(training), Some(validation)) => {
+            Some(format!("{training}; of the validation, {validation}"))
+        }
     }
 }
 

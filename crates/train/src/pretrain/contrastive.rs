@@ -27,6 +27,7 @@ use opabinia_vision::{Encoder, pixel_tensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::documents::document;
 use super::encoder::{EncoderChoice, EncoderTask, Outputs, first_value};
@@ -305,6 +306,19 @@ impl EncoderTask for ContrastiveTask {
         let mut model = start(model, seed, |path, shape| self.first_value(path, shape));
         model.encoder = self.choice.with_weights(model.encoder, device)?;
         Ok(model)
+    }
+
+    /// The captions as the tokenizer has cut them.
+    fn supervision(&self) -> Result<Option<String>, TrainError> {
+        let mut hash = Sha256::new();
+        for caption in self.captions.iter().flatten() {
+            hash.update((caption.len() as u64).to_le_bytes());
+            for token in caption {
+                hash.update(token.to_le_bytes());
+            }
+        }
+        let digest = hash.finalize();
+        Ok(Some(digest.iter().map(|b| format!("{b:02x}")).collect()))
     }
 
     fn encoder(module: &ContrastiveModel) -> &Encoder {

@@ -5,6 +5,8 @@
 use std::fmt::Display;
 
 use opabinia_connector::{InLlmConfig, LayerType, ProjectorKind};
+use opabinia_data::FaultLimit;
+use opabinia_data::mask::Turns;
 use opabinia_llm::ChatTemplate;
 use opabinia_model::config::ConnectorKeys;
 use opabinia_nn::Grid;
@@ -13,10 +15,10 @@ use opabinia_vision::EncoderSpec;
 use super::error::{Place, Places, RecipeError, unknown};
 use super::model_tables::{ConnectorTable, DecoderTable, EncoderTable};
 use super::run_tables::{
-    BatchTable, DataTable, FeatureCache, Images, LoraTable, OptimizerTable, SaveTable,
+    BatchTable, DataTable, FeatureCache, Images, LoraTable, OptimizerTable, SaveTable, SavedResult,
     ScheduleTable,
 };
-use super::tables::Stage;
+use super::tables::{Document, Stage};
 
 /// Sizes beyond this are mistakes.
 const MAX_SIZE: usize = 1 << 20;
@@ -401,13 +403,61 @@ impl Check<'_> {
         )
     }
 
-    pub(super) fn save(&self, table: &SaveTable) -> Checked {
+    pub(super) fn save(&self, table: &SaveTable, validates: bool) -> Checked {
         self.ensure(
             table.keep > 0,
             "save.keep",
             table.keep,
             "a run needs one checkpoint to go on from",
+        )?;
+        self.ensure(
+            table.result == SavedResult::Last || (validates && table.best),
+            "save.result",
+            "`best`",
+            "the best is found with `data.validation` and kept with `save.best = true`",
         )
+    }
+
+    /// Values that a stage would pass over in silence.
+    pub(super) fn heard(&self, document: &Document) -> Checked {
+        use Stage::{Align, Instruct, Lexical};
+        let (data, memory) = (&document.data, &document.memory);
+        let values: [(&str, bool, &[Stage]); 5] = [
+            (
+                "memory.gradient_checkpointing",
+                memory.gradient_checkpointing,
+                &[Align, Instruct],
+            ),
+            (
+                "data.turns",
+                data.turns != Turns::Together,
+                &[Align, Instruct],
+            ),
+            (
+                "data.group_by_modality_length",
+                data.group_by_modality_length == Some(true),
+                &[Align, Instruct],
+            ),
+            (
+                "data.max_bad",
+                data.max_bad != FaultLimit::default(),
+                &[Lexical, Align, Instruct],
+            ),
+            (
+                "data.feature_cache",
+                data.feature_cache != FeatureCache::Off,
+                &[Lexical, Align, Instruct],
+            ),
+        ];
+        let lost =
+            |(_, set, stages): &&(&str, bool, &[Stage])| *set && !stages.contains(&self.stage);
+        match values.iter().find(lost) {
+            Some((key, _, stages)) => {
+                let stages: Vec<_> = stages.iter().map(|stage| stage.name()).collect();
+                Err(self.misplaced(key, format!("it is for {}", stages.join(" and "))))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Features of encoders that change cannot be kept.

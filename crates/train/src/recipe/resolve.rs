@@ -25,8 +25,9 @@ impl Check<'_> {
         self.batch(&document.batch)?;
         self.optimizer(&document.optimizer)?;
         self.schedule(&document.schedule)?;
-        self.save(&document.save)?;
+        self.save(&document.save, document.data.validation.is_some())?;
         self.only_own_tables(&document)?;
+        self.heard(&document)?;
         if let Some(lora) = &document.lora {
             self.lora(lora)?;
         }

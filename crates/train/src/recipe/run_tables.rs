@@ -349,7 +349,10 @@ pub struct SaveTable {
     pub keep: usize,
     /// Whether the one with the best validation loss is kept too.
     pub best: bool,
-    /// What the resulting model's weights are written in.
+    /// Which weights the resulting model has.
+    #[serde(skip_serializing_if = "is_default")]
+    pub result: SavedResult,
+    /// What they are written in.
     pub weights: SavedWeights,
 }
 
@@ -360,9 +363,21 @@ impl Default for SaveTable {
             every: 500,
             keep: 2,
             best: true,
+            result: SavedResult::Last,
             weights: SavedWeights::F32,
         }
     }
+}
+
+/// Which weights a resulting model has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SavedResult {
+    /// Those of the last step.
+    #[default]
+    Last,
+    /// Those with the best validation loss.
+    Best,
 }
 
 /// The format of a resulting model's weights.

@@ -96,7 +96,16 @@ impl FrozenEyes {
                 Err(error) => Err(error),
             });
         };
-        let picture = picture_hash(path)?;
+        let picture = match picture_hash(path) {
+            Ok(picture) => picture,
+            // Loading it says what is wrong, and with which sample.
+            Err(error) => {
+                return match load() {
+                    Err(bad) => Ok(Err(bad)),
+                    Ok(_) => Err(error.into()),
+                };
+            }
+        };
         if let Some(known) = self.known(store, &picture)? {
             return Ok(Ok(known));
         }
