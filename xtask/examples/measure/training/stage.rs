@@ -61,7 +61,7 @@ pub(super) fn epoch(smoke: bool, cached: bool) -> Fallible<Workload> {
             let folder = ground.path(&format!("runs/{runs}"));
             let finished = run(&recipe, &folder, &mut Unobserved)?;
             std::fs::remove_dir_all(folder)?;
-            Ok(finished.seconds)
+            Ok(finished.totals.seconds)
         }),
     })
 }
