@@ -96,21 +96,26 @@ impl Job<'_> {
             }
             self.save(&model, folder)
         })?;
-        let faults = summary(task.faults(), validation.as_ref().map(|task| task.faults()));
+        let faults = || summary(task.faults(), validation.as_ref().map(|task| task.faults()));
         Ok(match done {
             Done::Trained(finished) => {
                 let Totals {
                     samples, pictures, ..
                 } = finished.totals;
                 Done::Trained(Finished {
-                    faults,
+                    faults: faults(),
                     shortened: task.shortened(),
                     text_only: Some(samples.saturating_sub(pictures)).filter(|_| pictures > 0),
                     ..finished
                 })
             }
             Done::Preflight(preflight) => {
-                Done::Preflight(preflight.with_samples(self, &task, per_picture)?)
+                let preflight = preflight.with_samples(self, &task, per_picture)?;
+                // The samples that are shown are looked at just now.
+                Done::Preflight(Preflight {
+                    faults: faults(),
+                    ..preflight
+                })
             }
             other @ Done::Replayed(_) => other,
         })
