@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use opabinia_data::start::MARK;
 use sha2::{Digest, Sha256};
 
 use crate::error::CurateError;
@@ -16,9 +17,6 @@ use crate::part::Part;
 
 /// Far above the longest published sample, some hundred kilobytes of code.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
-
-/// What some editors put in front of UTF-8; it is no part of the first line.
-const MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Memory that is kept for the next part.
 const SPARE_BYTES: usize = 32 << 20;

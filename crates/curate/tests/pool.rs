@@ -170,6 +170,13 @@ fn caps_leave_the_golden_counts() {
         manifest.total.after(Outcome::CapAll),
         manifest.total.of("kept")
     );
+    let thresholds = expected["thresholds_total"].as_object().unwrap();
+    assert!(!thresholds.is_empty());
+    for (threshold, total) in thresholds {
+        let (_folder, manifest) = made(&format!("{EXACT}[cap]\nall = {threshold}\n"));
+        let kept = manifest.total.of("kept");
+        assert_eq!(Some(kept), total.as_u64(), "cap {threshold}");
+    }
 }
 
 #[test]

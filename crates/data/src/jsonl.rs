@@ -21,6 +21,7 @@ use crate::nesting::{Event, Nesting};
 use crate::offsets::Offsets;
 use crate::positioned::read_exact_at;
 use crate::sample::Sample;
+use crate::start::MARK;
 
 /// Far above the longest published sample, some hundred kilobytes of code.
 const MAX_SAMPLE_BYTES: u64 = 64 << 20;
@@ -260,7 +261,6 @@ impl Scan {
 
 /// Whether this is a byte of the mark that some editors put in front of UTF-8.
 fn is_mark(offset: u64, byte: u8) -> bool {
-    const MARK: &[u8] = b"\xEF\xBB\xBF";
     usize::try_from(offset).is_ok_and(|i| MARK.get(i) == Some(&byte))
 }
 

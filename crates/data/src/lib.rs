@@ -20,6 +20,7 @@ pub mod pictures;
 mod positioned;
 pub mod sample;
 pub mod set;
+pub mod start;
 pub mod stream;
 
 pub use error::{DataError, Place, SampleError};

@@ -1,9 +1,9 @@
-//! How many samples of each source a mixture takes: caps, and quotas of categories.
+//! How many samples of each source a mixture takes: quotas of categories.
 //!
 //! Cambrian-1 (arXiv 2406.16860, section 4.2) limits every source to a threshold *t* and balances
 //! categories by ratios; its released 7M mixture is neither alone. The steps compose in one order: caps
-//! of single sources, the cap of all, quotas of categories. Only counts are decided here, from counts;
-//! which samples fill them is somebody else's decision.
+//! of single sources, the cap of all, quotas of categories. Only the last is computed here, counts from counts;
+//! caps, and which samples fill the counts, are somebody else's decision.
 //!
 //! All arithmetic that a result depends on is exact or ordered, so equal inputs give equal mixtures.
 
@@ -16,13 +16,6 @@ pub enum Shortfall {
     /// Categories that are too small give all they have, and the rest of the total is shared out among
     /// the others by their ratios, until none is too small.
     Redistribute,
-}
-
-/// Samples left of a source by its own cap and the cap of all; `None` is no cap.
-pub fn capped(available: u64, own: Option<u64>, all: Option<u64>) -> u64 {
-    available
-        .min(own.unwrap_or(u64::MAX))
-        .min(all.unwrap_or(u64::MAX))
 }
 
 /// Shares `total` out by weights: the whole part of each exact share, and one more for the largest
@@ -133,13 +126,6 @@ pub fn per_source(quota: u64, available: &[u64]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_smaller_cap_holds() {
-        assert_eq!(capped(500, None, None), 500);
-        assert_eq!(capped(500, Some(400), Some(300)), 300);
-        assert_eq!(capped(500, Some(200), Some(300)), 200);
-    }
 
     #[test]
     fn shares_add_up_and_ties_go_to_the_earlier() {

@@ -309,7 +309,7 @@ impl<'a> Product<'a> {
         target: Target,
     ) {
         let padded = self.format.padded(self.k);
-        let to = padded.min(from + self.kernel.depth(self.m <= FEW_ROWS));
+        let to = padded.min(from.saturating_add(self.kernel.depth(self.m <= FEW_ROWS)));
         let panel_bytes = self.format.panel_bytes(self.k);
         let count = self
             .kernel

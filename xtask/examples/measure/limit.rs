@@ -10,6 +10,9 @@ use crate::{Fallible, WeightFormat, Workload};
 /// Bytes that are read, more than caches hold.
 const READ: usize = 1 << 30;
 
+/// Operations of a pass; only their speed matters.
+const AMOUNT: f64 = 1e9;
+
 pub(crate) fn workload(name: &str, dtype: WeightFormat, smoke: bool) -> Fallible<Workload> {
     let format = match dtype {
         WeightFormat::F32 => Format::F32,
@@ -17,10 +20,10 @@ pub(crate) fn workload(name: &str, dtype: WeightFormat, smoke: bool) -> Fallible
         WeightFormat::Int8 => Format::Int8,
         WeightFormat::Int4 => Format::Int4,
     };
-    let (amount, rate): (f64, Box<dyn Fn() -> Option<f64>>) = match name {
+    // Operations in a second.
+    let rate: Box<dyn Fn() -> Option<f64>> = match name {
         "arithmetic" => {
-            let limit = move || limits::arithmetic(Path::best(), format, Activations::Rounded);
-            (1e9, Box::new(limit))
+            Box::new(move || limits::arithmetic(Path::best(), format, Activations::Rounded))
         }
         "reading" => {
             // 16 columns of 4096, as they are packed.
@@ -28,17 +31,17 @@ pub(crate) fn workload(name: &str, dtype: WeightFormat, smoke: bool) -> Fallible
             let bytes = format.bytes(shape).ok_or("a panel has a size")?;
             let each = 2.0 * (shape[0] * shape[1]) as f64 / bytes as f64;
             let read = READ >> if smoke { 6 } else { 0 };
-            (1e9, Box::new(move || Some(limits::reading(read) * each)))
+            Box::new(move || Some(limits::reading(read) * each))
         }
         _ => return Err(format!("there is no limit `{name}`").into()),
     };
     Ok(Workload {
         parameters: 0,
-        amount,
+        amount: AMOUNT,
         losses: Vec::new(),
         pass: Box::new(move || {
             let rate = rate().ok_or("this processor has no instructions whose speed is known")?;
-            Ok(amount / rate)
+            Ok(AMOUNT / rate)
         }),
     })
 }

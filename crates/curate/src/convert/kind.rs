@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use opabinia_data::parse_json;
+use opabinia_data::start::Start;
 use serde::{Deserialize, Serialize};
 
 use super::normalise::is_foreign;
@@ -17,24 +18,6 @@ pub(super) const HEAD_BYTES: u64 = 1 << 20;
 /// How many records of a file of lines are looked at.
 const RECORDS: usize = 16;
 
-/// Where the name of the tar format stands in a header.
-const TAR_MAGIC: usize = 257;
-
-/// What some editors put in front of UTF-8.
-pub(super) const MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// What the first bytes say, of a file or of what is inside of a compressed one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
-    Parquet,
-    Gzip,
-    Zstd,
-    Tar,
-    Arrow,
-    Array,
-    Lines,
-}
-
 /// Arrow files are what a library keeps for itself; data sets are published as Parquet.
 pub(super) fn arrow_is_refused(path: &Path) -> CurateError {
     CurateError::Format {
@@ -43,27 +26,6 @@ pub(super) fn arrow_is_refused(path: &Path) -> CurateError {
                   as Parquet by `datasets.load_from_disk(FOLDER).to_parquet(FILE)`"
             .to_owned(),
     }
-}
-
-impl Start {
-    /// By the first [`HEAD_BYTES`], or all if there are less.
-    pub fn of(head: &[u8]) -> Self {
-        match head {
-            [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
-            [0x1F, 0x8B, ..] => Self::Gzip,
-            [0x28, 0xB5, 0x2F, 0xFD, ..] => Self::Zstd,
-            // A file, or a stream, whose first message comes after this mark.
-            [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xFF, 0xFF, 0xFF, 0xFF, ..] => Self::Arrow,
-            _ if head.get(TAR_MAGIC..TAR_MAGIC + 5) == Some(b"ustar") => Self::Tar,
-            _ if text(head).trim_ascii_start().first() == Some(&b'[') => Self::Array,
-            _ => Self::Lines,
-        }
-    }
-}
-
-/// Without what editors put in front.
-fn text(head: &[u8]) -> &[u8] {
-    head.strip_prefix(MARK).unwrap_or(head)
 }
 
 /// What a file of samples is.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opabinia_data::parse_json;
+use opabinia_data::start::{MARK, Start};
 use serde_json::Value;
 
 use super::array::array;
-use super::kind::{HEAD_BYTES, MARK, Start, arrow_is_refused};
+use super::kind::{HEAD_BYTES, arrow_is_refused};
 use super::normalise::normalise;
 use super::parquet::parquet;
 use super::webdataset::tar;

@@ -87,7 +87,7 @@ impl Kernel {
     /// one go.
     pub(crate) fn depth(self, few: bool) -> usize {
         match self.kind {
-            Kind::Bytes | Kind::Groups if few => usize::MAX / 2,
+            Kind::Bytes | Kind::Groups if few => usize::MAX,
             Kind::Float => 2 * BLOCK,
             Kind::Pairs | Kind::Bytes | Kind::Groups => 4 * BLOCK,
         }

@@ -97,16 +97,12 @@ impl Workers {
         let mut sum = GradientsAccumulator::<T::Module>::new();
         let mut losses = Vec::with_capacity(batches.len());
         let mut metrics = Vec::new();
-        let mut number = 0;
-        for wave in batches.chunks(self.count()) {
+        let numbered: Vec<(usize, &T::Batch)> = batches.iter().enumerate().collect();
+        for wave in numbered.chunks(self.count()) {
             let results = std::thread::scope(|scope| {
                 let threads: Vec<_> = wave
                     .iter()
-                    .map(|batch| {
-                        let number = {
-                            number += 1;
-                            number - 1
-                        };
+                    .map(|&(number, batch)| {
                         scope.spawn(move || self.one(task, module, batch, scale, (seed, number)))
                     })
                     .collect();
