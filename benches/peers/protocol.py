@@ -1,13 +1,13 @@
-"""The peers' side of the protocol of `xtask/examples/measure`: one pass per line of input."""
+"""What the workloads of PyTorch share."""
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+import serving
 
 
 @dataclass
@@ -33,33 +33,8 @@ def timed(function: Callable[[], object]) -> float:
 def serve(workload: Workload) -> None:
     """Warms up, then runs a pass for every line of input."""
     with torch.inference_mode(not workload.losses):
-        workload.run()
-        ready = {
-            "about": f"PyTorch {torch.__version__}",
-            "parameters": workload.parameters,
-            "amount": workload.amount,
-            "losses": workload.losses,
-        }
-        say({"ready": ready})
-        for _ in sys.stdin:
-            say({"pass": {"seconds": workload.run()}})
-        say({"peak": {"bytes": peak_bytes()}})
-
-
-def say(message: dict) -> None:
-    print(json.dumps(message), flush=True)
-
-
-def peak_bytes() -> int | None:
-    """Peak resident memory of this process, where the system tells."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+        about = f"PyTorch {torch.__version__}"
+        serving.serve(about, workload.parameters, workload.amount, workload.run, workload.losses)
 
 
 def materialise(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -74,10 +74,9 @@ const WORLDS: [World; 3] = [
     },
 ];
 /// Its recipes in the order in which they build on each other.
-const STAGES: [&str; 9] = [
+const STAGES: [&str; 8] = [
     "decoder",
     "language-encoder",
-    "self-supervised-encoder",
     "conv-encoder",
     "words",
     "align",

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::look::{Histogram, Stats};
 
-const STYLE: &str = "
+/// How pages look, in light and in dark.
+pub const STYLE: &str = "
 :root { --paper: #fff; --ink: #1c2024; --faint: #60646c; --rule: #e0e1e6; --bar: #2b6cb0; --soft: #bcd4ec; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e8e9ec; --faint: #9ba1a6; --rule: #33363c; --bar: #6aa9e9; --soft: #2c4a6b; } }
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 960px; margin: 2rem auto; padding: 0 1rem; }
@@ -169,21 +170,19 @@ fn columns(histogram: &Histogram) -> String {
     let step = (width / slots).min(60.0);
     let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\">");
     for (slot, &count) in histogram.counts.iter().enumerate() {
-        let (low, _) = Histogram::range(slot);
         let tall = 150.0 * count as f64 / most;
         let x = step * slot as f64;
         let _ = write!(
             svg,
             "<rect class=\"bar\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\">\
-             <title>{}: {}</title></rect><text class=\"faint\" x=\"{:.1}\" y=\"190\" \
-             text-anchor=\"middle\">{}</text>",
+             <title>{}: {}</title></rect><text class=\"faint\" x=\"{:.1}\" y=\"190\">{}</text>",
             x + 2.0,
             172.0 - tall,
             (step - 4.0).max(1.0),
             range(slot),
             thousands(count),
-            x + step / 2.0,
-            short(low),
+            x + 2.0,
+            from(slot),
         );
     }
     let _ = write!(
@@ -191,6 +190,13 @@ fn columns(histogram: &Histogram) -> String {
         "<line class=\"rule\" x1=\"0\" x2=\"{width}\" y1=\"172.5\" y2=\"172.5\"/></svg>"
     );
     svg
+}
+
+/// What stands below a column: the least that it counts, and *+* where it counts more than that.
+fn from(slot: usize) -> String {
+    let (low, high) = Histogram::range(slot);
+    let more = if low == high { "" } else { "+" };
+    format!("{}{more}", short(low))
 }
 
 fn range(slot: usize) -> String {

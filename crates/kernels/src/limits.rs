@@ -241,14 +241,17 @@ mod tests {
                     _ => true,
                 };
                 assert_eq!(limit.is_some(), expected, "{path:?} {format:?}");
-                assert!(limit.is_none_or(|limit| limit > 1e8), "{path:?}: {limit:?}");
+                assert!(
+                    limit.is_none_or(|limit| limit.is_normal() && limit > 0.0),
+                    "{path:?}: {limit:?}"
+                );
             }
         }
     }
 
     #[test]
     fn memory_is_read() {
-        assert!(reading(1 << 20) > 1e7);
+        assert!(reading(1 << 20).is_normal());
         assert!(reading(0) > 0.0);
     }
 }

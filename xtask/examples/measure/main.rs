@@ -118,7 +118,7 @@ fn build(arguments: &Arguments) -> Fallible<Workload> {
     match arguments.workload.split_once('/') {
         Some(("encoder", name)) => encoder::workload(name, dtype, smoke, &device),
         Some(("connector", name)) => connector::workload(name, dtype, smoke, &device),
-        Some(("llm", name)) => decoder::workload(name, dtype, smoke, &device),
+        Some(("llm" | "llama.cpp", name)) => decoder::workload(name, dtype, smoke, &device),
         Some(("question", name)) => question::workload(name, dtype, smoke, &device),
         Some(("product", name)) => product::workload(name, dtype, smoke),
         Some(("limit", name)) => limit::workload(name, dtype, smoke),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: this program beside PyTorch.
+//! `cargo xtask bench`: this program beside PyTorch and llama.cpp.
 //!
 //! Ratios, not absolute claims: both sides run the same network of the published size, in the same
 //! minute, taking turns pass by pass (ours, theirs, ours, theirs, …), each in a process of its own,
@@ -34,11 +34,11 @@ use workloads::{Beside, Group, WORKLOADS, Workload};
 /// The example that is the Rust side.
 const PROGRAM: &str = "measure";
 
-/// Measures this program beside PyTorch.
+/// Measures this program beside PyTorch and llama.cpp.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// A Python interpreter that has `torch` and `safetensors`; without it only this program is
-    /// measured.
+    /// A Python interpreter that has `torch`, `safetensors`, `llama-cpp-python` and `gguf`; without it only
+    /// this program is measured.
     #[arg(long, value_name = "PYTHON")]
     peers: Option<PathBuf>,
     /// Writes the tables into docs/benchmarks.md.
@@ -209,14 +209,14 @@ impl Bench {
             return Ok(row);
         }
         let own = |name| self.command(&setup.program, None, name, dtype, setup);
-        let beside = match (workload.beside, &self.peers) {
-            (Beside::PyTorch, Some(python)) => {
-                let script = root().join("benches/peers/measure.py");
-                let dtype = workloads::peer_format(dtype);
+        let beside = match (workload.beside, workload.beside.peer(), &self.peers) {
+            (Beside::Without(name), ..) => Some(own(name)),
+            (beside, Some((_, script)), Some(python)) => {
+                let script = root().join("benches/peers").join(script);
+                let dtype = beside.format(dtype);
                 Some(self.command(python, Some(&script), workload.name, dtype, setup))
             }
-            (Beside::Without(name), _) => Some(own(name)),
-            (Beside::PyTorch, None) | (Beside::Itself, _) => None,
+            _ => None,
         };
         // One after the other: a side that warms up must not disturb the other one's warming up,
         // and the first writes the weights that both read.
@@ -228,7 +228,7 @@ impl Bench {
         }
         let passes = match workload.beside {
             Beside::Itself => 1,
-            Beside::PyTorch | Beside::Without(_) => self.passes,
+            Beside::PyTorch | Beside::LlamaCpp | Beside::Without(_) => self.passes,
         };
         for _ in 0..passes {
             let children = [Some(&mut ours), beside.as_mut(), limit.as_mut()];

@@ -68,7 +68,7 @@ impl Record {
 fn other_name(workload: &Workload) -> &'static str {
     match workload.beside {
         Beside::Without(other) => other,
-        Beside::PyTorch | Beside::Itself => workload.name,
+        Beside::PyTorch | Beside::LlamaCpp | Beside::Itself => workload.name,
     }
 }
 
@@ -123,13 +123,13 @@ impl Earlier {
         with_peer: bool,
     ) -> Option<Row> {
         let both = match workload.beside {
-            Beside::PyTorch => with_peer,
+            Beside::PyTorch | Beside::LlamaCpp => with_peer,
             Beside::Without(_) => true,
             Beside::Itself => false,
         };
         let passes = match workload.beside {
             Beside::Itself => 1,
-            Beside::PyTorch | Beside::Without(_) => passes as usize,
+            Beside::PyTorch | Beside::LlamaCpp | Beside::Without(_) => passes as usize,
         };
         let fits = |record: &Record, name: &str| {
             record.workload == name && record.dtype == dtype && record.seconds.len() >= passes
@@ -137,7 +137,7 @@ impl Earlier {
         // Names, and whether this program ran; in the order of `of_row`.
         let mut wanted = vec![(workload.name, true)];
         if both {
-            wanted.push((other_name(workload), workload.beside != Beside::PyTorch));
+            wanted.push((other_name(workload), workload.beside.peer().is_none()));
         }
         wanted.extend(workload.limit.map(|limit| (limit, true)));
         let found = self.records.windows(wanted.len()).rev().find(|records| {

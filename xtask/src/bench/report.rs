@@ -13,6 +13,10 @@ impl Group {
     fn markers(self) -> [&'static str; 2] {
         match self {
             Self::Answering => ["<!-- bench:begin -->", "<!-- bench:end -->"],
+            Self::LanguageModel => [
+                "<!-- bench:language-model:begin -->",
+                "<!-- bench:language-model:end -->",
+            ],
             Self::Training => [
                 "<!-- bench:training:begin -->",
                 "<!-- bench:training:end -->",
@@ -60,7 +64,7 @@ pub(super) struct Row {
     pub(super) dtype: &'static str,
     /// This program.
     pub(super) ours: Option<Side>,
-    /// What ran beside it: PyTorch, or this program without what the workload is about.
+    /// What ran beside it: a peer, or this program without what the workload is about.
     pub(super) beside: Option<Side>,
     /// The most that this machine can do.
     pub(super) limit: Option<Side>,
@@ -184,7 +188,7 @@ pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
         let rows = rows.iter().filter(move |row| wanted(&row.workload.beside));
         rows.copied().collect::<Vec<&Row>>()
     };
-    let peers = beside(|beside| *beside == Beside::PyTorch);
+    let peers = beside(|beside| beside.peer().is_some());
     let without = beside(|beside| matches!(beside, Beside::Without(_)));
     let growth = beside(|beside| *beside == Beside::Itself);
     let mut parts = vec![introduction(rows, &peers, machine, passes)];
@@ -194,8 +198,9 @@ pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
             true => (" limit | of it |", " ---: | ---: |"),
             false => ("", ""),
         };
+        let peer = peer_name(&peers);
         let head = format!(
-            "| what | weights | opabinia | PyTorch | ratio | peak, opabinia | peak, PyTorch |{names}\n\
+            "| what | weights | opabinia | {peer} | ratio | peak, opabinia | peak, {peer} |{names}\n\
              | --- | --- | ---: | ---: | ---: | ---: | ---: |{lines}\n"
         );
         parts.push(table(&head, &peers));
@@ -209,6 +214,12 @@ pub(super) fn section(rows: &[&Row], machine: &Machine, passes: u32) -> String {
     }
     parts.extend(growth.iter().filter_map(|row| row.growth()));
     parts.join("\n\n")
+}
+
+/// What runs beside this program; rows of a group have the same peer.
+fn peer_name(rows: &[&Row]) -> &'static str {
+    let peer = rows.iter().find_map(|row| row.workload.beside.peer());
+    peer.map_or("nothing", |(name, _)| name)
 }
 
 /// Which program on which machine, and beside what.
@@ -239,7 +250,13 @@ fn introduction(rows: &[&Row], peers: &[&Row], machine: &Machine, passes: u32) -
             );
         }
         None if peers.is_empty() => {}
-        None => text.push_str(" Measured without PyTorch beside it: there are no ratios."),
+        None => {
+            let peer = peer_name(peers);
+            let _ = write!(
+                text,
+                " Measured without {peer} beside it: there are no ratios."
+            );
+        }
     }
     text
 }

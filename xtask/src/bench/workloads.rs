@@ -4,6 +4,8 @@
 const FORMATS: &[&str] = &["f32", "bf16", "int8"];
 /// Where a weight is read for a few rows only.
 const ALL_FORMATS: &[&str] = &["f32", "bf16", "int8", "int4"];
+/// Formats that llama.cpp has, too: its Q8_0 and Q4_0 take 8.5 and 4.5 bits for a weight.
+const INTEGERS: &[&str] = &["int8", "int4"];
 /// What is made for answering on a CPU.
 const SHORT_FORMATS: &[&str] = &["bf16", "int8", "int4"];
 /// Where a file is read.
@@ -15,11 +17,22 @@ const READING: &str = "limit/reading";
 /// Training is measured as it is done on a CPU.
 const F32: &[&str] = &["f32"];
 
-/// What PyTorch runs beside a format: it has none shorter than bf16 that plain modules use.
-pub(super) fn peer_format(ours: &'static str) -> &'static str {
-    match ours {
-        "int8" | "int4" => "bf16",
-        other => other,
+impl Beside {
+    /// Name of a peer, and its script in `benches/peers`; `None` if this program runs beside itself.
+    pub(super) fn peer(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::PyTorch => Some(("PyTorch", "measure.py")),
+            Self::LlamaCpp => Some(("llama.cpp", "llama_cpp_side.py")),
+            Self::Without(_) | Self::Itself => None,
+        }
+    }
+
+    /// What a peer runs beside a format: PyTorch has none shorter than bf16 that plain modules use.
+    pub(super) fn format(self, ours: &'static str) -> &'static str {
+        match (self, ours) {
+            (Self::PyTorch, "int8" | "int4") => "bf16",
+            _ => ours,
+        }
     }
 }
 
@@ -47,6 +60,8 @@ pub(super) struct Workload {
 pub(super) enum Beside {
     /// PyTorch, doing the same.
     PyTorch,
+    /// llama.cpp, doing the same.
+    LlamaCpp,
     /// This program without what the workload is about: another workload's name. The amount of work may
     /// be another; speeds are compared.
     Without(&'static str),
@@ -59,6 +74,8 @@ pub(super) enum Beside {
 pub(super) enum Group {
     /// What it takes to answer.
     Answering,
+    /// What it takes to answer, beside a program that does nothing else.
+    LanguageModel,
     /// What it takes to learn.
     Training,
     /// What both are made of.
@@ -67,7 +84,12 @@ pub(super) enum Group {
 
 impl Group {
     /// All, in the order of the document.
-    pub(super) const ALL: [Self; 3] = [Self::Answering, Self::Training, Self::Products];
+    pub(super) const ALL: [Self; 4] = [
+        Self::Answering,
+        Self::LanguageModel,
+        Self::Training,
+        Self::Products,
+    ];
 
     /// All that belongs to it.
     pub(super) fn workloads(self) -> impl Iterator<Item = &'static Workload> {
@@ -126,6 +148,18 @@ const fn answering(
         beside: Beside::PyTorch,
         limit: None,
         group: Group::Answering,
+    }
+}
+
+const fn language_model(name: &'static str, title: &'static str) -> Workload {
+    Workload {
+        name,
+        title,
+        unit: Unit::TokensPerSecond,
+        dtypes: INTEGERS,
+        beside: Beside::LlamaCpp,
+        limit: None,
+        group: Group::LanguageModel,
     }
 }
 
@@ -251,6 +285,8 @@ pub(super) const WORKLOADS: &[Workload] = &[
         Unit::SecondsPerModel,
         "load/packing",
     ),
+    language_model("llama.cpp/prefill", "Llama-3 8B, prompt of 700 tokens"),
+    language_model("llama.cpp/decode", "Llama-3 8B, answer after it"),
     product("product/vit", "577 × 1024 → 4096", ARITHMETIC),
     product("product/vit-back", "577 × 4096 → 1024", ARITHMETIC),
     product("product/convnext", "4096 × 384 → 1536", ARITHMETIC),
@@ -300,6 +336,17 @@ mod tests {
         assert_eq!(Unit::SamplesPerSecond.show(256.0, 4.0), "64.00 samples/s");
         assert_eq!(Unit::GigabytesPerSecond.show(3e9, 2.0), "1.50 GB/s");
         assert_eq!(Unit::Gigaflops.show(3e11, 2.0), "150 GFLOP/s");
+    }
+
+    #[test]
+    fn peers_run_their_own_formats() {
+        let formats = ["f32", "bf16", "int8", "int4"];
+        let pytorch = formats.map(|format| Beside::PyTorch.format(format));
+        assert_eq!(pytorch, ["f32", "bf16", "bf16", "bf16"]);
+        assert_eq!(
+            formats.map(|format| Beside::LlamaCpp.format(format)),
+            formats
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::Args;
 use opabinia_curate::convert::Kind;
 use opabinia_curate::look;
-use opabinia_curate::page::escape;
-use opabinia_data::{PictureFolder, Place, Role, Run, Sample, SampleFile, written};
+use opabinia_curate::page::{STYLE, escape};
+use opabinia_data::{PictureFolder, Place, Role, Run, Sample, SampleFile, Turn, written};
 use opabinia_image::{Filter, ImageLimits, ImageSource, RgbImage, resize};
 
 use super::check::MaskArgs;
@@ -153,34 +153,40 @@ impl Show {
     }
 }
 
+/// Where the sample is from, and what stands beside its turns.
 fn head(sample: &Sample) -> String {
     let mut text = sample.place.to_string();
-    for (name, value) in [
-        ("id", &sample.id),
-        ("source", &sample.source),
-        ("category", &sample.category),
-        ("image", &sample.image),
-    ] {
-        if let Some(value) = value {
-            let _ = write!(text, "\n{name}: {value}");
-        }
-    }
-    for (name, value) in &sample.extra {
-        let value: String = value.to_string().chars().take(100).collect();
+    for (name, value) in facts(sample) {
         let _ = write!(text, "\n{name}: {value}");
     }
     text
 }
 
+/// All fields but the turns; long ones are cut.
+fn facts(sample: &Sample) -> Vec<(&str, String)> {
+    let known = [
+        ("id", &sample.id),
+        ("source", &sample.source),
+        ("category", &sample.category),
+        ("image", &sample.image),
+    ];
+    let known = known.map(|(name, value)| Some((name, value.clone()?)));
+    let short = |value: &serde_json::Value| value.to_string().chars().take(100).collect();
+    let more = sample.extra.iter();
+    let more = more.map(|(name, value)| (name.as_str(), short(value)));
+    known.into_iter().flatten().chain(more).collect()
+}
+
 fn turns(sample: &Sample) -> String {
-    let turn = |turn: &opabinia_data::Turn| {
-        let who = match turn.role {
-            Role::User => "human",
-            Role::Assistant => "model",
-        };
-        format!("\n{who}: {}", turn.text)
-    };
+    let turn = |turn: &Turn| format!("\n{}: {}", speaker(turn), turn.text);
     sample.turns.iter().map(turn).collect::<Vec<_>>().join("\n")
+}
+
+const fn speaker(turn: &Turn) -> &'static str {
+    match turn.role {
+        Role::User => "human",
+        Role::Assistant => "model",
+    }
 }
 
 fn masked(runs: &[Run], colour: bool) -> String {
@@ -219,19 +225,28 @@ fn blocks(picture: &RgbImage) -> String {
     text
 }
 
+/// What the page of a sample has beside the common style.
+const PAGE_STYLE: &str = "
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .8rem 0 1.4rem; } dd { margin: 0; overflow-wrap: anywhere; }
+dt { color: var(--faint); } .model { color: var(--bar); } .turns dd, pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { font-size: 13px; border-left: 3px solid var(--rule); padding-left: 1rem; } mark { background: var(--soft); color: inherit; } img { max-width: 100%; }
+";
+
 fn page(
     sample: &Sample,
     picture: Option<&RgbImage>,
     runs: Option<&[Run]>,
 ) -> Result<String, Failure> {
     let mut text = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{0}</title><style>\
-         body {{ font: 15px/1.5 Roboto, Arial, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }} \
-         pre {{ white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f5f7; padding: 1rem; }} \
-         mark {{ background: #b7ebc6; }} img {{ max-width: 100%; }}</style><h1>{0}</h1><pre>{1}</pre>",
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{0}</title><style>{STYLE}{PAGE_STYLE}</style>\
+         <h1>{0}</h1><dl>",
         escape(sample.place.to_string().trim_matches('`')),
-        escape(&head(sample)),
     );
+    for (name, value) in facts(sample) {
+        let _ = write!(text, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(&value));
+    }
+    text += "</dl>";
     if let Some(picture) = picture {
         let data = BASE64_STANDARD.encode(picture.encode_png()?);
         let _ = write!(
@@ -239,11 +254,12 @@ fn page(
             "<img alt=\"its picture\" src=\"data:image/png;base64,{data}\">"
         );
     }
-    let _ = write!(
-        text,
-        "<h2>Turns</h2><pre>{}</pre>",
-        escape(turns(sample).trim_start())
-    );
+    text += "<h2>Turns</h2><dl class=\"turns\">";
+    for turn in &sample.turns {
+        let (who, said) = (speaker(turn), escape(&turn.text));
+        let _ = write!(text, "<dt class=\"{who}\">{who}</dt><dd>{said}</dd>");
+    }
+    text += "</dl>";
     if let Some(runs) = runs {
         text += "<h2>Prompt</h2><p>What is marked is trained.</p><pre>";
         for run in runs {

@@ -5,7 +5,8 @@
 //! DIR/train/images/00/000000.png …
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
-//! DIR/train/apart.jsonl         up to a dozen questions per picture, to be read apart
+//! DIR/train/apart.jsonl         up to a dozen questions per picture and how things stand to each other, to be
+//!                               read apart
 //! DIR/train/listed.jsonl        all parts of a picture in random orders, to be read apart
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
@@ -56,7 +57,7 @@ use crate::stream::stream;
 use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The folder of label maps, whose names are those of the pictures.
 const LABELS: &str = "labels";
 /// What their planes and values mean.

@@ -13,7 +13,7 @@ use super::text::described;
 use crate::caption;
 use crate::conversation::{Form, Sample, exchange, exchanges};
 use crate::knowledge;
-use crate::listing::listings;
+use crate::listing::{comparisons, listings};
 use crate::picture::{Subject, draw};
 use crate::question::{Group, Question, Task, one_of_each, several};
 use crate::stream::{child_seed, stream};
@@ -269,7 +269,8 @@ impl About<'_> {
 
     /// Many questions about the picture, nearly all for a short answer, to be read one by one. What was
     /// asked before distracts a decoder that has yet to find out where to look. Places in numbers are left
-    /// to the listings, which some pictures have beside their questions.
+    /// to the listings, which some pictures have beside their questions; how things stand to each other is what
+    /// a decoder learns last, so every scene has comparisons.
     fn apart(&self) -> Option<Sample> {
         let random = &mut self.stream("apart");
         let mut asked = several(&self.picture.truth, APART, random);
@@ -290,12 +291,15 @@ impl About<'_> {
             listed.shuffle(random);
             said.extend(listed.into_iter().take(APART_LISTED));
         }
+        said.extend(comparisons(&self.picture.truth, random));
         (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
     }
 
     /// What there is in random orders, to be read one by one.
     fn listed(&self) -> Sample {
-        let said = listings(&self.picture.truth, &mut self.stream("listed"));
+        let random = &mut self.stream("listed");
+        let mut said = listings(&self.picture.truth, random);
+        said.extend(comparisons(&self.picture.truth, random));
         self.sample(format!("{}-listed", self.id), said)
     }
 
