@@ -16,11 +16,13 @@ fn ask(picture: &str, question: &str) -> String {
 }
 
 #[test]
-fn it_tells_colors_shapes_and_kinds_of_charts() {
+fn it_tells_colors_shapes_what_is_there_and_kinds_of_charts() {
     for (picture, question, answer) in [
         ("ball.png", "What color is the ball?", "gray"),
         ("ball.png", "The gray object is what kind of solid?", "ball"),
-        ("scene.png", "What color is the rubber cube?", "green"),
+        ("scene.png", "What color is the large cube?", "yellow"),
+        ("scene.png", "What shape is the purple object?", "cube"),
+        ("scene.png", "Is there a green cone?", "no"),
         ("chart.png", "What type of chart is it?", "bar chart"),
     ] {
         let asked = format!("{question}\n{SHORT}");
@@ -30,6 +32,6 @@ fn it_tells_colors_shapes_and_kinds_of_charts() {
 
 #[test]
 fn it_talks_in_sentences_where_no_short_answer_is_asked_for() {
-    let said = ask("scene.png", "What color is the rubber cube?");
-    assert_eq!(said, "The rubber cube is green.\n");
+    let said = ask("scene.png", "What color is the large cube?");
+    assert_eq!(said, "The large cube is yellow.\n");
 }

@@ -170,6 +170,9 @@ fn shape(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
 }
 
 fn size(scene: &Scene, random: &mut ChaCha8Rng) -> Option<Question> {
+    if !scene.shows_sizes() {
+        return None;
+    }
     let wanted = if random.random_bool(0.5) {
         Size::Small
     } else {

@@ -244,3 +244,15 @@ fn an_empty_scene_has_no_questions() {
     assert_eq!(one_of_each(&truth, &mut random()), []);
     assert_eq!(several(&truth, 8, &mut random()), []);
 }
+
+/// Through a lens of unknown length a size is known only beside the other one.
+#[test]
+fn sizes_are_asked_for_where_both_are_seen() {
+    let mut scene = two_red_balls_and_a_blue_cube();
+    assert!(all(Task::Size, &scene).is_empty());
+    scene.objects[2].size = Size::Large;
+    let asked = all(Task::Size, &scene);
+    assert!(asked.iter().any(|question| question.answer == "large"));
+    scene.close_up = true;
+    assert!(all(Task::Size, &scene).is_empty());
+}
