@@ -148,10 +148,16 @@ const MERGED_RUNS: usize = 16;
 const BATCH_ROWS: usize = 8192;
 
 /// Rows that are handled at once by so many threads with so much memory: all sorts of the selection
-/// together, three for each thread, hold less than half of it while they merge. A row takes some 60 bytes,
-/// four times over: two batches of each run, each with room for its copy.
+/// together, three for each thread, hold less than half of it while they merge.
 fn batch_rows(threads: usize, memory_bytes: usize) -> usize {
     (memory_bytes / (threads << 15)).clamp(128, BATCH_ROWS)
+}
+
+/// What a sort holds while it merges batches of so many rows, and what nobody else may take before it does. A row
+/// takes some 60 bytes, four times over: two batches of each run, each with room for its copy. A quarter
+/// is added for what a batch has beside its rows.
+const fn merge_bytes(batch_rows: usize) -> usize {
+    batch_rows * 60 * 4 * MERGED_RUNS * 5 / 4
 }
 
 /// A session in this process.
@@ -173,12 +179,11 @@ pub fn session(
         .build_arc()
         .map_err(CurateError::query("start the query engine"))?;
     let threads = threads.max(1);
+    let rows = batch_rows(threads, memory_bytes);
     let mut config = SessionConfig::new()
         .with_target_partitions(threads)
-        .with_batch_size(batch_rows(threads, memory_bytes));
-    // Merging what was spilled needs some memory that nobody else may take.
-    config.options_mut().execution.sort_spill_reservation_bytes =
-        (memory_bytes / (16 * threads)).min(10 << 20);
+        .with_batch_size(rows);
+    config.options_mut().execution.sort_spill_reservation_bytes = merge_bytes(rows);
     let context = SessionContext::new_with_config_rt(config, runtime);
     for function in functions() {
         context.register_udf(function);
