@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol import Workload, activations, count, materialise, timed
+from protocol import Workload, activations, count, materialise
+from serving import timed
 
 HEADS = 16
 

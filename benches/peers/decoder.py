@@ -8,17 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol import Workload, activations, count, materialise, timed
-
-ALL_LAYERS = 32
-LAYERS = 4
-PROMPT = 700
-ANSWER = 8
-HIDDEN, INTERMEDIATE = 4096, 14336
-HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
-VOCAB = 128256
-EPS = 1e-5
-THETA = 500000.0
+from llama3_8b import (
+    ALL_LAYERS,
+    ANSWER,
+    EPS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    INTERMEDIATE,
+    KV_HEADS,
+    LAYERS,
+    PROMPT,
+    THETA,
+    VOCAB,
+)
+from protocol import Workload, activations, count, materialise
+from serving import timed
 
 
 class Layer(nn.Module):

@@ -8,24 +8,28 @@ head apart, so all 32 layers are there.
 import argparse
 import ctypes
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import llama_cpp as llama
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from serving import serve
+from llama3_8b import (
+    ALL_LAYERS,
+    ANSWER,
+    EPS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    INTERMEDIATE,
+    KV_HEADS,
+    LAYERS,
+    PROMPT,
+    THETA,
+    VOCAB,
+)
+from serving import serve, timed
 
-LAYERS = 32
-COUNTED_LAYERS = 4
-"""The other side builds so many layers and scales them; its parameters are compared with so many of these."""
-PROMPT = 700
-ANSWER = 8
-HIDDEN, INTERMEDIATE = 4096, 14336
-HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
-VOCAB = 128256
 BLOCK = 32
 """Weights that share a scale."""
 FORMATS = {
@@ -49,22 +53,25 @@ def matrices(layer: int) -> dict[str, tuple[int, int]]:
     return {f"blk.{layer}.{name}.weight": shape for name, shape in shapes.items()}
 
 
-def blocks(rows: int, columns: int, nibbles: int, random: np.random.Generator) -> np.ndarray:
+def blocks(rows: int, columns: int, size: int, random: np.random.Generator) -> np.ndarray:
     """Blocks of a random matrix, `[rows, bytes]`: a scale in f16 and whole numbers, as Q8_0 and Q4_0 have them."""
     count = columns // BLOCK
-    data = np.empty((rows, count, 2 + nibbles), dtype=np.uint8)
+    data = np.empty((rows, count, 2 + size), dtype=np.uint8)
     # Values of a size that keeps activations in the range of normalised ones.
-    largest = 128 if nibbles == BLOCK else 8
+    largest = 128 if size == BLOCK else 8
     scale = np.array([2.0 * columns**-0.5 / largest], dtype="<f2").view(np.uint8)
     data[:, :, :2] = scale
-    data[:, :, 2:] = random.integers(0, 256, (rows, count, nibbles), dtype=np.uint8)
+    data[:, :, 2:] = random.integers(0, 256, (rows, count, size), dtype=np.uint8)
     return data.reshape(rows, -1)
 
 
 def write(path: Path, dtype: str, layers: int, vocab: int) -> int:
-    """Writes a model; the number of its parameters, the embedding table left out."""
-    kind, nibbles = FORMATS[dtype]
-    head_kind, head_nibbles = FORMATS["int8"]
+    """Writes a model.
+
+    Returns the number of parameters of as many layers as the other side builds, the embedding table left out.
+    """
+    kind, size = FORMATS[dtype]
+    head_kind, head_size = FORMATS["int8"]
     random = np.random.default_rng(0)
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(layers)
@@ -73,23 +80,23 @@ def write(path: Path, dtype: str, layers: int, vocab: int) -> int:
     writer.add_feed_forward_length(INTERMEDIATE)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(500000.0)
+    writer.add_layer_norm_rms_eps(EPS)
+    writer.add_rope_freq_base(THETA)
     writer.add_rope_dimension_count(HEAD_DIM)
     writer.add_vocab_size(vocab)
     writer.add_tokenizer_model("none")
     norm = np.ones(HIDDEN, dtype=np.float32)
 
-    def add(name: str, rows: int, columns: int, kind: GGMLQuantizationType, nibbles: int) -> None:
-        writer.add_tensor(name, blocks(rows, columns, nibbles, random), raw_dtype=kind)
+    def add(name: str, rows: int, columns: int, kind: GGMLQuantizationType, size: int) -> None:
+        writer.add_tensor(name, blocks(rows, columns, size, random), raw_dtype=kind)
 
     # As the other side has it: the head in 8 bits, whatever the layers are.
-    add("token_embd.weight", vocab, HIDDEN, kind, nibbles)
-    add("output.weight", vocab, HIDDEN, head_kind, head_nibbles)
+    add("token_embd.weight", vocab, HIDDEN, kind, size)
+    add("output.weight", vocab, HIDDEN, head_kind, head_size)
     writer.add_tensor("output_norm.weight", norm)
     for layer in range(layers):
         for name, (rows, columns) in matrices(layer).items():
-            add(name, rows, columns, kind, nibbles)
+            add(name, rows, columns, kind, size)
         writer.add_tensor(f"blk.{layer}.attn_norm.weight", norm)
         writer.add_tensor(f"blk.{layer}.ffn_norm.weight", norm)
     writer.write_header_to_file()
@@ -97,7 +104,7 @@ def write(path: Path, dtype: str, layers: int, vocab: int) -> int:
     writer.write_tensors_to_file()
     writer.close()
     each = sum(rows * columns for rows, columns in matrices(0).values()) + 2 * HIDDEN
-    return each * min(layers, COUNTED_LAYERS) + HIDDEN + vocab * HIDDEN
+    return each * min(layers, LAYERS) + HIDDEN + vocab * HIDDEN
 
 
 class Runner:
@@ -145,12 +152,6 @@ class Runner:
         return seconds
 
 
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", choices=["llama.cpp/prefill", "llama.cpp/decode"])
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a network of one layer")
     parser.add_argument("--checkpoint", required=True, help="the file beside which the model is written")
     arguments = parser.parse_args()
-    layers, vocab = (1, 1024) if arguments.smoke else (LAYERS, VOCAB)
+    layers, vocab = (1, 1024) if arguments.smoke else (ALL_LAYERS, VOCAB)
     prompt = PROMPT // 10 if arguments.smoke else PROMPT
     path = Path(arguments.checkpoint).with_suffix(f".{arguments.dtype}.gguf")
     try:

@@ -9,7 +9,8 @@ import os
 import torch
 from safetensors.torch import load_file
 
-from protocol import Workload, timed
+from protocol import Workload
+from serving import timed
 
 # Numbers of bf16 in a memory page of 4 KiB.
 PAGE = 2048

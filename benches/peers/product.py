@@ -9,7 +9,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from protocol import Workload, activations, timed
+from protocol import Workload, activations
+from serving import timed
 
 SHAPES = {
     "vit": (577, 4096, 1024),

@@ -1,6 +1,5 @@
 """What the workloads of PyTorch share."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,12 +21,6 @@ class Workload:
     """One pass; returns its seconds."""
     losses: tuple[float, ...] = ()
     """Of the first steps of training, from the weights that the other side has too."""
-
-
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def serve(workload: Workload) -> None:

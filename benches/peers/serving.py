@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 
 
@@ -35,3 +36,10 @@ def peak_bytes() -> int | None:
     except OSError:
         pass
     return None
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Its seconds."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from connector import Aggregator, Sizes
 from decoder import rotate
 from encoders import ConvNext, Vit, VisionTransformer
-from protocol import Workload, count, timed
+from protocol import Workload, count
+from serving import timed
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01

@@ -44,7 +44,7 @@ enum Task {
     Licences,
     /// Type-checks the GPU backends that this system can compile.
     Features(features::Features),
-    /// Measures this program beside PyTorch.
+    /// Measures this program beside PyTorch and llama.cpp.
     Bench(bench::Bench),
     /// Makes a pool like Cambrian-10M, of random words.
     Pool(pool::Pool),

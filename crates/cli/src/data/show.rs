@@ -162,7 +162,7 @@ fn head(sample: &Sample) -> String {
     text
 }
 
-/// All fields but the turns; long ones are cut.
+/// All fields but the turns; of those that only this file has, a hundred characters.
 fn facts(sample: &Sample) -> Vec<(&str, String)> {
     let known = [
         ("id", &sample.id),
@@ -294,6 +294,32 @@ mod tests {
             masked(&runs, true),
             "\nUSER: Why?\u{1b}[30;42m So</s>\u{1b}[0m"
         );
+    }
+
+    #[test]
+    fn a_page_escapes_what_is_said_and_marks_what_is_trained() {
+        let line = r#"{"id": "a<b", "conversations": [{"from": "human", "value": "1 < 2?"},
+            {"from": "gpt", "value": "yes"}]}"#;
+        let sample = Sample::parse(
+            line.as_bytes(),
+            Place::new(std::path::Path::new("x.jsonl"), 3),
+        )
+        .unwrap();
+        let runs = [Run {
+            trained: true,
+            branch: false,
+            text: "<end>".to_owned(),
+        }];
+        let text = page(&sample, None, Some(&runs)).unwrap();
+        for part in [
+            "<h1>x.jsonl:3</h1>",
+            "<dt>id</dt><dd>a&lt;b</dd>",
+            "<dt class=\"human\">human</dt><dd>1 &lt; 2?</dd>",
+            "<mark>&lt;end&gt;</mark>",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("<img"), "{text}");
     }
 
     /// Two pixels, one above the other, are one character: the upper one in front of the lower one.
