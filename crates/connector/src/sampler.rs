@@ -111,6 +111,18 @@ impl Sampler {
         }
     }
 
+    /// A sampler that adds nothing to its queries until it is trained: the last weight of each layer is
+    /// zero. A residual of random weights in between would drown what a decoder reads in its visual tokens.
+    #[must_use]
+    pub fn at_rest(config: &SamplerConfig, device: &Device) -> Self {
+        let mut sampler = Self::new(config, device);
+        for layer in &mut sampler.layers {
+            let last = &mut layer.proj_out.fc2.weight;
+            *last = last.clone().map(|weight| weight.zeros_like());
+        }
+        sampler
+    }
+
     /// Lets every query look at its windows.
     ///
     /// # Shapes

@@ -42,22 +42,18 @@ pub struct Sva {
 }
 
 impl Sva {
-    /// An aggregator with random weights.
+    /// An aggregator with random weights; its layers inside the language model change nothing until they
+    /// are trained.
     #[must_use]
     pub fn new(config: &SvaConfig, device: &Device) -> Self {
         let SvaConfig { width, hidden, .. } = *config;
-        let sampler = |query_width, depth, cells| {
-            Sampler::new(
-                &SamplerConfig {
-                    query_width,
-                    context_width: width,
-                    width,
-                    window_sides: config.window_sides(cells),
-                    depth,
-                    layer_type: config.layer_type,
-                },
-                device,
-            )
+        let sampler = |query_width, depth, cells| SamplerConfig {
+            query_width,
+            context_width: width,
+            width,
+            window_sides: config.window_sides(cells),
+            depth,
+            layer_type: config.layer_type,
         };
         let groups = config.query_grids.len();
         let std = 1.0 / (width as f64).sqrt();
@@ -75,11 +71,11 @@ impl Sva {
             groups: config
                 .query_grids
                 .iter()
-                .map(|&cells| sampler(width, config.depth, cells))
+                .map(|&cells| Sampler::new(&sampler(width, config.depth, cells), device))
                 .collect(),
             projector: Mlp::new(groups * width, hidden, hidden, Activation::Gelu, device),
             in_llm: (0..in_llm)
-                .map(|_| sampler(hidden, 1, config.token_grid))
+                .map(|_| Sampler::at_rest(&sampler(hidden, 1, config.token_grid), device))
                 .collect(),
             config: config.clone(),
         }

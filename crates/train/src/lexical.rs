@@ -10,14 +10,21 @@
 //!
 //! For a visual token `x` and a class `k` whose word has the embedding `eₖ`, the score is
 //! `s(x, k) = 20 · x·êₖ / 2ē − 4`, where `êₖ` has length 1 and `ē` is the mean length of the
-//! embeddings: a token that is the sum of a few words has about the right length. The loss of a token
-//! is the binary cross-entropy of `σ(s)`, summed over the classes. A class is wanted with
+//! embeddings: a token that is the sum of a few words has about the right length. The loss of a token is
+//! summed over the words:
 //!
-//! - 1 if at least an eighth of the token's cells show it, else 0, for planes that are named in words
-//!   (where several planes have a class of this name, any of them);
-//! - for a plane that is a scale between two words (columns from *left* to *right*), the mean place
-//!   on the scale for the second word, one minus it for the first, and nothing where the plane says
-//!   nothing.
+//! - for a class of a plane that is named in words (or of several planes that have a class of this name),
+//!   the binary cross-entropy of `σ(s)`; it is wanted if at least an eighth of the token's cells show it;
+//! - for a plane that is a scale between two words (columns from *left* to *right*), `(s − s*)² / 32` with
+//!   `s* = 8w − 4`. At the mean place `p` of the cells on the scale, from 0 to 1, the last word is wanted
+//!   `w = 2 · max(0, 2p − 1)` times, the first one `2 · max(0, 1 − 2p)` times, and neither where the plane
+//!   says nothing. What is the sum of words and grows evenly along the scale can be read, and compared, by
+//!   one product; and at the ends a scale is as loud as two words, because what attention reads there is
+//!   a mean over much that says nothing of it.
+//!
+//! A thing covers several tokens, and a token may show parts of several things. Where a plane marks one
+//! cell of each thing (its middle), a token with such a cell says the mark's word and, for the rest, what
+//! the marked cells show and no other: there is one token for each thing, which names it and it alone.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,6 +55,10 @@ const BIAS: f64 = -4.0;
 /// Words that a token of the right length is the sum of: a token of four words, each at right angles
 /// to the others, is twice as long as one.
 const WORDS_LONG: f64 = 2.0;
+/// How often a token says the word at the end of a scale.
+const LOUD: f32 = 2.0;
+/// What squared differences of scores on a scale are divided by.
+const SQUARES: f64 = 32.0;
 /// A token shows a class if one of so many of its cells does.
 const SHOWN: usize = 8;
 
@@ -56,6 +67,8 @@ const SHOWN: usize = 8;
 pub struct Lexicon {
     description: LabelDescription,
     entries: Vec<Entry>,
+    /// Planes that mark one cell of each thing, and the value where they mark none.
+    marks: Vec<(usize, u8)>,
 }
 
 /// A word and when a token is to say it.
@@ -64,6 +77,14 @@ struct Entry {
     word: String,
     /// Planes and rules; one is enough.
     when: Vec<(usize, Rule)>,
+}
+
+impl Entry {
+    /// Whether it is wanted more or less, and not just yes or no.
+    fn is_graded(&self) -> bool {
+        let graded = |(_, rule): &(usize, Rule)| matches!(rule, Rule::First | Rule::Last);
+        self.when.iter().any(graded)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +113,7 @@ impl Lexicon {
                 ))
             })
         };
+        let mut marks = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
         let mut say = |word: &str, plane: usize, rule: Rule| match entries
             .iter_mut()
@@ -118,9 +140,27 @@ impl Lexicon {
             say(first, plane, Rule::First);
             say(last, plane, Rule::Last);
         }
+        for (name, word) in &table.marks {
+            let index = plane(name)?;
+            let Some(found) = description.planes.get(index) else {
+                continue;
+            };
+            let Some(unmarked) = found.background else {
+                return Err(TrainError::Refused(format!(
+                    "`lexical.marks` names the plane `{name}`, which has no class for cells without a \
+                     mark (`background` in labels.json)"
+                )));
+            };
+            marks.push((index, unmarked));
+            let classes = (0..).take(found.classes.len());
+            for class in classes.filter(|class| *class != unmarked) {
+                say(word, index, Rule::Class(class));
+            }
+        }
         Ok(Self {
             description,
             entries,
+            marks,
         })
     }
 
@@ -147,27 +187,32 @@ impl Lexicon {
     }
 
     /// What the tokens of a picture are to say: for each cell of `region` of the square `grid`, row by
-    /// row, every word's share.
+    /// row, how often it is to say each word.
     fn wanted(&self, map: &[u8], grid: Grid, region: &Region) -> Vec<f32> {
         let LabelDescription { rows, cols, .. } = self.description;
-        let cells = self.description.cells();
+        let plane_size = self.description.cells();
+        let value = |plane: usize, cell: usize| map.get(plane * plane_size + cell).copied();
+        let marked = |cell: &usize| {
+            let marks = &mut self.marks.iter();
+            marks.any(|&(plane, unmarked)| {
+                let said = |value: u8| value != unmarked && value != self.description.ignore;
+                value(plane, *cell).is_some_and(said)
+            })
+        };
         let mut wanted = Vec::with_capacity(region.rows.len() * region.cols.len() * self.len());
         for row in region.rows.clone() {
             for col in region.cols.clone() {
-                let down = span(row, grid.rows, rows);
                 let across = span(col, grid.cols, cols);
-                let inside = |plane: usize| {
-                    let across = across.clone();
-                    down.clone().flat_map(move |y| {
-                        let first = plane * cells + y * cols;
-                        across.clone().map(move |x| first + x)
-                    })
-                };
-                let area = down.len() * across.len();
+                let mut cells: Vec<usize> = span(row, grid.rows, rows)
+                    .flat_map(|y| across.clone().map(move |x| y * cols + x))
+                    .collect();
+                if cells.iter().any(marked) {
+                    cells.retain(marked);
+                }
                 wanted.extend(self.entries.iter().map(|entry| {
                     let shares = entry.when.iter().map(|&(plane, rule)| {
-                        let values = inside(plane).filter_map(|at| map.get(at).copied());
-                        self.share(plane, rule, values, area)
+                        let values = cells.iter().filter_map(|cell| value(plane, *cell));
+                        self.share(plane, rule, values, cells.len())
                     });
                     shares.fold(0.0, f32::max)
                 }));
@@ -193,10 +238,13 @@ impl Lexicon {
         let (sum, count) = said.fold((0.0, 0.0), |(sum, count), value| {
             (sum + f32::from(value) / last, count + 1.0)
         });
-        match rule {
-            _ if count == 0.0 => 0.0,
-            Rule::First => 1.0 - sum / count,
-            _ => sum / count,
+        if count == 0.0 {
+            return 0.0;
+        }
+        let place = 2.0 * sum / count - 1.0;
+        LOUD * match rule {
+            Rule::First => (-place).max(0.0),
+            _ => place.max(0.0),
         }
     }
 
@@ -454,22 +502,28 @@ impl Task for LexicalTask {
             false => directions,
         };
         let scores = tokens.matmul(directions.transpose()) + BIAS;
-        let metrics = said(&scores, &wanted);
+        let graded: Vec<bool> = self.lexicon.entries.iter().map(Entry::is_graded).collect();
+        let metrics = said(&scores, &wanted, &graded);
         let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [slots.len(), words]), device);
-        // −y·log σ(s) − (1 − y)·log σ(−s)
-        let loss = log_sigmoid(scores.clone().neg()) + scores * wanted;
+        let graded = Tensor::<2, Bool>::from_data(TensorData::new(graded, [1, words]), device)
+            .expand([slots.len(), words]);
+        // −w·log σ(s) − (1 − w)·log σ(−s)
+        let classes = (log_sigmoid(scores.clone().neg()) + scores.clone() * wanted.clone()).neg();
+        let scales = (scores - (wanted * (-2.0 * BIAS) + BIAS)).square() / SQUARES;
         Ok(LossSum {
-            sum: loss.sum().neg(),
+            sum: classes.mask_where(graded, scales).sum(),
             metrics,
         })
     }
 }
 
-/// How many of the words that are wanted are said, and how many of those that are said are wanted.
-fn said(scores: &Tensor<2>, wanted: &[f32]) -> Vec<Metric> {
+/// How many of the words that are wanted are said, and how many of those that are said are wanted; words
+/// of scales are not counted.
+fn said(scores: &Tensor<2>, wanted: &[f32], graded: &[bool]) -> Vec<Metric> {
     let scores = scores.clone().inner().into_data();
     let (mut both, mut only_said, mut only_wanted) = (0_usize, 0, 0);
-    for (score, wanted) in scores.iter::<f32>().zip(wanted) {
+    let all = scores.iter::<f32>().zip(wanted).zip(graded.iter().cycle());
+    for ((score, wanted), _) in all.filter(|(_, graded)| !**graded) {
         match (score > 0.0, *wanted > 0.5) {
             (true, true) => both += 1,
             (true, false) => only_said += 1,
@@ -506,6 +560,7 @@ mod tests {
             validation_labels: None,
             words: vec!["kind".into(), "colour".into()],
             scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
+            marks: [].into(),
         };
         let description = LabelDescription::read(folder.path()).unwrap();
         let kind = [1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
@@ -525,7 +580,8 @@ mod tests {
         assert_eq!(words, ["ball", "cube", "red", "blue", "left", "right"]);
         let grid = Grid { rows: 2, cols: 2 };
         let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
-        let (near, far) = (1.0 / 6.0, 5.0 / 6.0);
+        // Columns 0 and 1 of 0 to 3 are at a sixth of the scale.
+        let (near, far) = (0.0, 2.0 * (1.0 - 2.0 / 6.0));
         #[rustfmt::skip]
         let by_hand = [
             1.0, 0.0, 1.0, 0.0, far, near,
@@ -544,6 +600,43 @@ mod tests {
         assert_eq!(lexicon.wanted(&map, grid, &region).len(), 12);
     }
 
+    /// One token of four cells, a red and a blue ball; the middle of the blue one is marked.
+    #[test]
+    fn a_token_with_a_mark_says_what_the_mark_shows() {
+        let text = r#"{"rows": 2, "cols": 2, "ignore": 9, "planes": [
+            {"name": "colour", "classes": ["red", "blue"], "background": null},
+            {"name": "middle", "classes": ["no", "yes"], "background": 0},
+            {"name": "column", "classes": ["0", "1"], "background": null}]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("labels.json"), text).unwrap();
+        let mut table = LexicalTable {
+            labels: folder.path().into(),
+            validation_labels: None,
+            words: vec!["colour".into()],
+            scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
+            marks: [("middle".to_owned(), "object".to_owned())].into(),
+        };
+        let description = LabelDescription::read(folder.path()).unwrap();
+        let lexicon = Lexicon::new(description.clone(), &table).unwrap();
+        let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+        assert_eq!(words, ["red", "blue", "left", "right", "object"]);
+        let grid = Grid { rows: 1, cols: 1 };
+        let says = |middle: [u8; 4]| {
+            let map = [[0, 0, 0, 1], middle, [0, 1, 0, 1]].concat();
+            lexicon.wanted(&map, grid, &Region::whole(grid))
+        };
+        assert_eq!(says([0, 0, 0, 1]), [0.0, 1.0, 0.0, 2.0, 1.0]);
+        // No mark: all cells count, and their middle is neither left nor right.
+        assert_eq!(says([0, 0, 0, 0]), [1.0, 1.0, 0.0, 0.0, 0.0]);
+        // A plane that does not say what no mark is.
+        table.marks = [("colour".to_owned(), "object".to_owned())].into();
+        let error = Lexicon::new(description, &table).unwrap_err().to_string();
+        assert!(
+            error.contains("`colour`") && error.contains("background"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_word_of_two_planes_is_one_word() {
         let text = r#"{"rows": 1, "cols": 2, "ignore": 9, "planes": [
@@ -556,6 +649,7 @@ mod tests {
             validation_labels: None,
             words: vec!["left half".into(), "right half".into()],
             scales: [].into(),
+            marks: [].into(),
         };
         let description = LabelDescription::read(folder.path()).unwrap();
         let lexicon = Lexicon::new(description, &table).unwrap();
@@ -581,7 +675,7 @@ mod tests {
     #[test]
     fn what_is_said_is_counted() {
         let scores = Tensor::<2>::from_floats([[1.0, -1.0, 2.0]], &Device::flex().autodiff());
-        let found = said(&scores, &[1.0, 1.0, 0.0]);
+        let found = said(&scores, &[1.0, 1.0, 0.0], &[false; 3]);
         let counts: Vec<_> = found.iter().map(|m| (m.sum, m.count)).collect();
         assert_eq!(counts, [(1.0, 2.0), (1.0, 2.0)]);
     }

@@ -22,6 +22,10 @@ const PARTS: usize = 12;
 const DESCRIBED: usize = 5;
 /// Pairs of things that are compared, at most.
 const COMPARED: usize = 4;
+/// Things that are compared with the middle of the picture, at most.
+const PLACED: usize = 3;
+/// What lies within this share of the picture around its middle is on neither side of it.
+const MIDDLE: f64 = 0.2;
 
 const ENTRIES: [&str; 3] = [
     "List what is in the chart.",
@@ -66,11 +70,16 @@ pub fn listings(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<(String, String)>
     said
 }
 
-/// How things of a scene stand to each other: two by their names, and all that is clear about how the first
-/// stands to the second.
+/// How things of a scene stand to the middle of the picture, and to each other: one or two by their names, and
+/// all that is clear about how the first stands to the second. To say how two things stand to each other both
+/// must be found; the middle is always in one place.
 pub fn comparisons(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
     match truth {
-        Truth::Scene(scene) if !scene.close_up => compared(scene, random),
+        Truth::Scene(scene) if !scene.close_up => {
+            let mut said = placed(scene, random);
+            said.extend(compared(scene, random));
+            said
+        }
         _ => Vec::new(),
     }
 }
@@ -140,6 +149,38 @@ fn described(scene: &Scene, object: &Object, random: &mut ChaCha8Rng) -> Option<
     Some((asked, measure(scene, object)))
 }
 
+fn placed(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
+    let mut objects: Vec<&Object> = scene.objects.iter().collect();
+    objects.shuffle(random);
+    let mut said = Vec::new();
+    for object in objects {
+        if said.len() == PLACED {
+            break;
+        }
+        let seen = &object.box2d;
+        let side = |sum: f64, length: u32, words: [&'static str; 2]| {
+            let off = sum / 2.0 / f64::from(length.max(1)) - 0.5;
+            (off.abs() > MIDDLE / 2.0).then_some(words[usize::from(off > 0.0)])
+        };
+        let sides: Vec<&str> = [
+            side(seen.left + seen.right, scene.width, ["left", "right"]),
+            side(seen.top + seen.bottom, scene.height, ["above", "below"]),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if sides.is_empty() {
+            continue;
+        }
+        if let Some(name) = single_out(scene, object, None, random) {
+            let asked = request(&COMPARE, random).replace("{x}", &name.the());
+            let asked = asked.replace("{y}", "the middle of the picture");
+            said.push((asked, sides.join(", ")));
+        }
+    }
+    said
+}
+
 fn compared(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
     let mut pairs = pairs(scene);
     pairs.shuffle(random);
@@ -198,7 +239,14 @@ mod tests {
         let truth = Truth::Scene(balls());
         let mut said = listings(&truth, &mut stream(3, "test", 0));
         let compared = comparisons(&truth, &mut stream(3, "test", 0));
-        assert_eq!(compared.len(), 2);
+        let (placed, compared): (Vec<_>, Vec<_>) = compared
+            .into_iter()
+            .partition(|(asked, _)| asked.contains("the middle of the picture"));
+        assert_eq!((placed.len(), compared.len()), (2, 2));
+        for (asked, answer) in placed {
+            let ball = asked.contains("red") || asked.contains("ball");
+            assert_eq!(answer, if ball { "left" } else { "right" }, "{asked}");
+        }
         for (asked, answer) in compared {
             let first = |words: [&str; 2]| words.iter().filter_map(|w| asked.find(w)).min();
             let ball = first(["red", "ball"]) < first(["blue", "cube"]);

@@ -204,6 +204,10 @@ pub struct LexicalTable {
     /// Planes whose classes are steps from what one word means to what another one does.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scales: BTreeMap<String, [String; 2]>,
+    /// Planes that mark one cell of each thing, and the word for it. A token with a marked cell says what
+    /// that cell shows, and nothing of the cells around it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, String>,
 }
 
 /// `[decoder]`: the sizes of a decoder that is trained from nothing.

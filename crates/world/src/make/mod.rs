@@ -57,7 +57,7 @@ use crate::stream::stream;
 use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The folder of label maps, whose names are those of the pictures.
 const LABELS: &str = "labels";
 /// What their planes and values mean.

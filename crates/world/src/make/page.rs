@@ -115,8 +115,9 @@ const APART_CAPTION_SHARE: f64 = 0.1;
 /// name, and long answers outweigh short ones.
 const APART_LISTED_SHARE: f64 = 0.5;
 const APART_LISTED: usize = 2;
-/// Share of these questions that are answered in a sentence all the same.
-const APART_SENTENCE_SHARE: f64 = 0.05;
+/// Share of these questions that say that they want a short answer. All of them get one, and the prompt is
+/// as long as a question.
+const APART_PROMPTED_SHARE: f64 = 0.25;
 
 /// Draws picture `index` of a split and asks about it.
 ///
@@ -267,7 +268,7 @@ impl About<'_> {
         (asked, sample)
     }
 
-    /// Many questions about the picture, nearly all for a short answer, to be read one by one. What was
+    /// Many questions about the picture, each with a short answer, to be read one by one. What was
     /// asked before distracts a decoder that has yet to find out where to look. Places in numbers are left
     /// to the listings, which some pictures have beside their questions; how things stand to each other is what
     /// a decoder learns last, so every scene has comparisons.
@@ -278,9 +279,9 @@ impl About<'_> {
         if random.random_bool(FACT_SHARE) {
             asked.extend(knowledge::ask(random));
         }
-        let mut put = |question: &Question| match random.random_bool(APART_SENTENCE_SHARE) {
-            true => exchange(question, Form::Sentence),
-            false => exchange(question, Form::Short),
+        let mut put = |question: &Question| match random.random_bool(APART_PROMPTED_SHARE) {
+            true => exchange(question, Form::Short),
+            false => (question.text.clone(), question.answer.clone()),
         };
         let mut said: Vec<_> = asked.iter().map(&mut put).collect();
         if random.random_bool(APART_CAPTION_SHARE) {

@@ -13,6 +13,7 @@ use super::super::matrix::{Matrix, Target, multiply};
 use super::super::values::Shared;
 use super::few::RowsOut;
 use super::forward::{hide, one_query};
+use super::seen::{Keys, Seen};
 use super::softmax::softmax_back_row;
 use super::view::{Hidden, View};
 use super::{FEW_QUERIES, Sizes, few};
@@ -33,12 +34,11 @@ pub(super) struct Call<'a> {
 }
 
 /// What one block works on.
-struct Place {
+struct Place<'a> {
     batch: usize,
     head: usize,
     rows: Range<usize>,
-    /// Whether it is the first block of its key head, which writes where others add.
-    first: bool,
+    keys: Keys<'a>,
 }
 
 /// The outputs, `[b, n, h, d]` each.
@@ -56,7 +56,8 @@ impl Call<'_> {
             ..
         } = self.sizes;
         let kv = self.sizes.key_heads();
-        let block = self.sizes.block(BLOCK);
+        let block = self.sizes.block(BLOCK, self.hidden.is_some());
+        let seen = Seen::new(self.hidden.as_ref(), &self.sizes, block);
         let together = (SMALL_TASK / (group * queries * keys * d).max(1)).max(1);
         let out = out.each_mut().map(|out| Shared(out.as_mut_ptr()));
         (0..batch * kv)
@@ -64,16 +65,17 @@ impl Call<'_> {
             .with_min_len(together)
             .for_each_init(
                 || [vec![0f32; block * keys], vec![0f32; block * keys]],
-                |scratch, task| self.key_head(task / kv, task % kv, block, scratch, &out),
+                |scratch, task| {
+                    self.key_head([task / kv, task % kv], (block, &seen), scratch, &out)
+                },
             );
     }
 
-    /// All blocks of all query heads of one key head. The last block goes first: it sees the most.
+    /// All blocks of all query heads of one key head, the last block first.
     fn key_head(
         &self,
-        batch: usize,
-        key_head: usize,
-        block: usize,
+        [batch, key_head]: [usize; 2],
+        (block, seen): (usize, &Seen),
         scratch: &mut [Vec<f32>; 2],
         out: &Gradients,
     ) {
@@ -86,17 +88,15 @@ impl Call<'_> {
             }
             return;
         }
-        let mut first = true;
         for head in key_head * group..(key_head + 1) * group {
             for part in (0..queries.div_ceil(block)).rev() {
                 let at = Place {
                     batch,
                     head,
                     rows: part * block..((part + 1) * block).min(queries),
-                    first,
+                    keys: seen.of(batch, head, part),
                 };
                 self.block(&at, scratch, out);
-                first = false;
             }
         }
     }
@@ -143,55 +143,56 @@ impl Call<'_> {
         );
     }
 
-    fn block(&self, at: &Place, [scores, gradients]: &mut [Vec<f32>; 2], out: &Gradients) {
-        let (n, reach) = (at.rows.len(), self.sizes.reach(at.rows.end - 1));
-        if reach == 0 {
+    fn block(&self, at: &Place<'_>, [scores, gradients]: &mut [Vec<f32>; 2], out: &Gradients) {
+        let (n, count) = (at.rows.len(), at.keys.count);
+        if count == 0 {
             return; // Nothing was seen, and the gradients are already zero.
         }
-        let (scores, gradients) = (&mut scores[..n * reach], &mut gradients[..n * reach]);
-        self.scores(at, reach, scores, gradients);
+        let (scores, gradients) = (&mut scores[..n * count], &mut gradients[..n * count]);
+        self.scores(at, scores, gradients);
         let both = scores
-            .chunks_exact_mut(reach)
-            .zip(gradients.chunks_exact_mut(reach));
+            .chunks_exact_mut(count)
+            .zip(gradients.chunks_exact_mut(count));
         let sums = (at.batch * self.sizes.heads + at.head) * self.sizes.queries;
         for ((scores, gradients), query) in both.zip(at.rows.clone()) {
             hide(
                 self.hidden.as_ref(),
                 &self.sizes,
-                at.batch,
-                at.head,
-                query,
+                [at.batch, at.head, query],
+                at.keys,
                 scores,
             );
             let log_sum = self.sums[sums + query];
             softmax_back_row(scores, gradients, self.sizes.scale(), log_sum);
         }
-        self.products(at, reach, scores, gradients, out);
+        self.products(at, scores, gradients, out);
     }
 
     /// `q · kᵀ` and `do · vᵀ`.
-    fn scores(&self, at: &Place, reach: usize, scores: &mut [f32], gradients: &mut [f32]) {
+    fn scores(&self, at: &Place<'_>, scores: &mut [f32], gradients: &mut [f32]) {
         let [q, k, v] = &self.views;
         let Sizes { d, d_value, .. } = self.sizes;
         let pairs = [(q, k, d, scores), (&self.gradient, v, d_value, gradients)];
         for (left, right, width, into) in pairs {
             let left = self.query_rows(left, at, width);
-            let right = self.key_rows(right, at, reach, width).transposed();
-            let target = Target {
-                first: into.as_mut_ptr(),
-                step: reach,
-                add: false,
-            };
-            // SAFETY: both hold a row of `reach` values for each query of the block.
-            unsafe { multiply(&left, &right, target, Parallelism::None) };
+            for (keys, first) in at.keys.ranges() {
+                let right = self.key_rows(right, at, keys, width).transposed();
+                let target = Target {
+                    first: into[first..].as_mut_ptr(),
+                    step: at.keys.count,
+                    add: false,
+                };
+                // SAFETY: both hold a row of `count` values for each query of the block, of which
+                // `keys.len()` from `first` on are this range's.
+                unsafe { multiply(&left, &right, target, Parallelism::None) };
+            }
         }
     }
 
     /// `dv += wᵀ do`, `dk += dsᵀ q`, `dq = ds k`.
     fn products(
         &self,
-        at: &Place,
-        reach: usize,
+        at: &Place<'_>,
         weights: &[f32],
         gradients: &[f32],
         [dq, dk, dv]: &Gradients,
@@ -207,47 +208,55 @@ impl Call<'_> {
             ..
         } = self.sizes;
         let (n, kv) = (at.rows.len(), self.sizes.key_heads());
-        let weights = Matrix::dense(weights, n, reach);
-        let gradients = Matrix::dense(gradients, n, reach);
-        let key_row = at.batch * keys * kv + at.head / group;
         let query_row = (at.batch * queries + at.rows.start) * heads + at.head;
-        // SAFETY: rows `at.rows` of the queries' gradients and all rows of the keys' and values' in
-        // the `[b, n, h, d]` outputs; they belong to this task's key head, and hold zeros or what an
-        // earlier block of the task has written.
-        unsafe {
-            let target = |out: &Shared, row: usize, heads: usize, width: usize, add| Target {
-                first: out.0.add(row * width),
-                step: heads * width,
-                add,
-            };
-            multiply(
-                &weights.transposed(),
-                &self.query_rows(&self.gradient, at, d_value),
-                target(dv, key_row, kv, d_value, !at.first),
-                Parallelism::None,
-            );
-            multiply(
-                &gradients.transposed(),
-                &self.query_rows(q, at, d),
-                target(dk, key_row, kv, d, !at.first),
-                Parallelism::None,
-            );
-            multiply(
-                &gradients,
-                &self.key_rows(k, at, reach, d),
-                target(dq, query_row, heads, d, false),
-                Parallelism::None,
-            );
+        for (range, first) in at.keys.ranges() {
+            let [weights, gradients] = [weights, gradients]
+                .map(|all| Matrix::strided(&all[first..], n, range.len(), at.keys.count));
+            let key_row = (at.batch * keys + range.start) * kv + at.head / group;
+            // SAFETY: rows `at.rows` of the queries' gradients and rows `range` of the keys' and values'
+            // in the `[b, n, h, d]` outputs; they belong to this task's key head, and hold zeros or what
+            // an earlier block or range of the task has written.
+            unsafe {
+                let target = |out: &Shared, row: usize, heads: usize, width: usize, add| Target {
+                    first: out.0.add(row * width),
+                    step: heads * width,
+                    add,
+                };
+                multiply(
+                    &weights.transposed(),
+                    &self.query_rows(&self.gradient, at, d_value),
+                    target(dv, key_row, kv, d_value, true),
+                    Parallelism::None,
+                );
+                multiply(
+                    &gradients.transposed(),
+                    &self.query_rows(q, at, d),
+                    target(dk, key_row, kv, d, true),
+                    Parallelism::None,
+                );
+                multiply(
+                    &gradients,
+                    &self.key_rows(k, at, range, d),
+                    target(dq, query_row, heads, d, first > 0),
+                    Parallelism::None,
+                );
+            }
         }
     }
 
-    fn query_rows<'b>(&self, view: &View<'b>, at: &Place, width: usize) -> Matrix<'b> {
+    fn query_rows<'b>(&self, view: &View<'b>, at: &Place<'_>, width: usize) -> Matrix<'b> {
         let rows = view.from(at.batch, at.head, at.rows.start);
         Matrix::strided(rows, at.rows.len(), width, view.step())
     }
 
-    fn key_rows<'b>(&self, view: &View<'b>, at: &Place, reach: usize, width: usize) -> Matrix<'b> {
-        let rows = view.from(at.batch, at.head / self.sizes.group, 0);
-        Matrix::strided(rows, reach, width, view.step())
+    fn key_rows<'b>(
+        &self,
+        view: &View<'b>,
+        at: &Place<'_>,
+        keys: Range<usize>,
+        width: usize,
+    ) -> Matrix<'b> {
+        let rows = view.from(at.batch, at.head / self.sizes.group, keys.start);
+        Matrix::strided(rows, keys.len(), width, view.step())
     }
 }

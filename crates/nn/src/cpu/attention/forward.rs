@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::super::matrix::{Matrix, Target, multiply};
 use super::super::values::Shared;
+use super::seen::{Keys, Seen};
 use super::softmax::softmax_row;
 use super::view::{Hidden, View};
 use super::{FEW_QUERIES, Sizes, few};
@@ -25,24 +26,29 @@ pub(super) struct Call<'a> {
     turned: Option<TurnedKeys>,
     hidden: Option<Hidden<'a>>,
     sizes: Sizes,
+    /// Queries of a block.
+    block: usize,
 }
 
 /// What one task works on.
-struct Place {
+struct Place<'a> {
     batch: usize,
     head: usize,
     rows: Range<usize>,
+    keys: Keys<'a>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(views: [View<'a>; 3], hidden: Option<Hidden<'a>>, sizes: Sizes) -> Self {
-        let blocks = sizes.queries.div_ceil(sizes.block(BLOCK));
+        let block = sizes.block(BLOCK, hidden.is_some());
+        let blocks = sizes.queries.div_ceil(block);
         let often = sizes.queries > FEW_QUERIES && blocks * sizes.group > 1;
         Self {
             turned: often.then(|| TurnedKeys::new(&views[1], &sizes)),
             views,
             hidden,
             sizes,
+            block,
         }
     }
 }
@@ -59,8 +65,9 @@ impl Call<'_> {
             d,
             ..
         } = self.sizes;
-        let block = self.sizes.block(BLOCK);
+        let block = self.block;
         let blocks = queries.div_ceil(block);
+        let seen = Seen::new(self.hidden.as_ref(), &self.sizes, block);
         let together = (SMALL_TASK / (block * keys * d).max(1)).max(1);
         let out = Shared(out.as_mut_ptr());
         let sums = sums.as_mut().map(|sums| Shared(sums.as_mut_ptr()));
@@ -73,43 +80,47 @@ impl Call<'_> {
                     let (batch, rest) = (task / (heads * blocks), task % (heads * blocks));
                     let (head, part) = (rest / blocks, rest % blocks);
                     let rows = part * block..((part + 1) * block).min(queries);
-                    let at = Place { batch, head, rows };
+                    let keys = seen.of(batch, head, part);
+                    let at = Place {
+                        batch,
+                        head,
+                        rows,
+                        keys,
+                    };
                     self.attend(&at, scores, &out, sums.as_ref());
                 },
             );
     }
 
-    fn attend(&self, at: &Place, scores: &mut [f32], out: &Shared, sums: Option<&Shared>) {
-        let (n, reach) = (at.rows.len(), self.sizes.reach(at.rows.end - 1));
-        if reach == 0 {
-            return; // Nothing is seen, and the output is already zero.
-        }
-        let scores = &mut scores[..n * reach];
+    fn attend(&self, at: &Place<'_>, scores: &mut [f32], out: &Shared, sums: Option<&Shared>) {
         if self.sizes.queries <= FEW_QUERIES {
             for query in at.rows.clone() {
                 self.attend_one(at, query, scores, out, sums);
             }
             return;
         }
-        self.score(at, reach, scores);
-        for (i, row) in scores.chunks_exact_mut(reach).enumerate() {
-            let query = at.rows.start + i;
+        let count = at.keys.count;
+        if count == 0 {
+            return; // Nothing is seen, and the output is already zero.
+        }
+        let scores = &mut scores[..at.rows.len() * count];
+        self.score(at, scores);
+        for (row, query) in scores.chunks_exact_mut(count).zip(at.rows.clone()) {
             hide(
                 self.hidden.as_ref(),
                 &self.sizes,
-                at.batch,
-                at.head,
-                query,
+                [at.batch, at.head, query],
+                at.keys,
                 row,
             );
             let log_sum = softmax_row(row, self.sizes.scale());
             self.keep(sums, at, query, log_sum);
         }
-        self.sum(at, reach, scores, out);
+        self.sum(at, scores, out);
     }
 
     /// Keeps the logarithm of a query's sum, if wanted.
-    fn keep(&self, sums: Option<&Shared>, at: &Place, query: usize, log_sum: f32) {
+    fn keep(&self, sums: Option<&Shared>, at: &Place<'_>, query: usize, log_sum: f32) {
         if let Some(sums) = sums {
             let index = (at.batch * self.sizes.heads + at.head) * self.sizes.queries + query;
             // SAFETY: one value for each query of each head, which no other task has.
@@ -120,7 +131,7 @@ impl Call<'_> {
     /// One query by itself.
     fn attend_one(
         &self,
-        at: &Place,
+        at: &Place<'_>,
         query: usize,
         scores: &mut [f32],
         out: &Shared,
@@ -150,30 +161,33 @@ impl Call<'_> {
     }
 
     /// `q · kᵀ` of a block.
-    fn score(&self, at: &Place, reach: usize, scores: &mut [f32]) {
+    fn score(&self, at: &Place<'_>, scores: &mut [f32]) {
         let [q, k, _] = &self.views;
         let Sizes { group, d, .. } = self.sizes;
         let n = at.rows.len();
         let q_rows = q.from(at.batch, at.head, at.rows.start);
         let left = Matrix::strided(q_rows, n, d, q.step());
-        let right = match &self.turned {
-            Some(turned) => turned.head(at.batch, at.head / group, reach),
-            None => {
-                let k_rows = k.from(at.batch, at.head / group, 0);
-                Matrix::strided(k_rows, reach, d, k.step()).transposed()
-            }
-        };
-        let target = Target {
-            first: scores.as_mut_ptr(),
-            step: reach,
-            add: false,
-        };
-        // SAFETY: `scores` holds `n · reach` values.
-        unsafe { multiply(&left, &right, target, Parallelism::None) };
+        for (keys, first) in at.keys.ranges() {
+            let right = match &self.turned {
+                Some(turned) => turned.head(at.batch, at.head / group, keys.clone()),
+                None => {
+                    let k_rows = k.from(at.batch, at.head / group, keys.start);
+                    Matrix::strided(k_rows, keys.len(), d, k.step()).transposed()
+                }
+            };
+            let target = Target {
+                first: scores[first..].as_mut_ptr(),
+                step: at.keys.count,
+                add: false,
+            };
+            // SAFETY: `scores` holds `n` rows of `count` values, of which `keys.len()` from `first` on
+            // are this range's.
+            unsafe { multiply(&left, &right, target, Parallelism::None) };
+        }
     }
 
     /// `weights · v` of a block, into the output.
-    fn sum(&self, at: &Place, reach: usize, weights: &[f32], out: &Shared) {
+    fn sum(&self, at: &Place<'_>, weights: &[f32], out: &Shared) {
         let v = &self.views[2];
         let Sizes {
             heads,
@@ -183,20 +197,21 @@ impl Call<'_> {
             ..
         } = self.sizes;
         let n = at.rows.len();
-        let v_rows = v.from(at.batch, at.head / group, 0);
-        let first = ((at.batch * queries + at.rows.start) * heads + at.head) * d_value;
+        let row = ((at.batch * queries + at.rows.start) * heads + at.head) * d_value;
         let step = heads * d_value;
-        // SAFETY: rows `at.rows` of this head in the `[b, t, h, e]` output, which no other task has.
-        let first = unsafe { out.0.add(first) };
-        let left = Matrix::dense(weights, n, reach);
-        let right = Matrix::strided(v_rows, reach, d_value, v.step());
-        let target = Target {
-            first,
-            step,
-            add: false,
-        };
-        // SAFETY: `n` rows of `d_value` values, `step` apart, as above.
-        unsafe { multiply(&left, &right, target, Parallelism::None) };
+        for (keys, first) in at.keys.ranges() {
+            let v_rows = v.from(at.batch, at.head / group, keys.start);
+            let left = Matrix::strided(&weights[first..], n, keys.len(), at.keys.count);
+            let right = Matrix::strided(v_rows, keys.len(), d_value, v.step());
+            // SAFETY: rows `at.rows` of this head in the `[b, t, h, e]` output, which no other task has.
+            let target = Target {
+                first: unsafe { out.0.add(row) },
+                step,
+                add: first > 0,
+            };
+            // SAFETY: `n` rows of `d_value` values, `step` apart, as above.
+            unsafe { multiply(&left, &right, target, Parallelism::None) };
+        }
     }
 }
 
@@ -233,10 +248,10 @@ impl TurnedKeys {
         }
     }
 
-    /// The first `reach` keys of a head, `[d, reach]`.
-    fn head(&self, batch: usize, head: usize, reach: usize) -> Matrix<'_> {
-        let first = (batch * self.heads + head) * self.d * self.step;
-        Matrix::strided(&self.values[first..], self.d, reach, self.step)
+    /// Some keys of a head, `[d, n]`.
+    fn head(&self, batch: usize, head: usize, keys: Range<usize>) -> Matrix<'_> {
+        let first = (batch * self.heads + head) * self.d * self.step + keys.start;
+        Matrix::strided(&self.values[first..], self.d, keys.len(), self.step)
     }
 }
 
@@ -275,20 +290,24 @@ pub(super) fn one_query<'a>(
     }
 }
 
-/// Makes minus infinity of the scores that `query` may not see.
+/// Makes minus infinity of the scores that a query may not see; `scores` are those of `keys`.
 pub(super) fn hide(
     hidden: Option<&Hidden<'_>>,
     sizes: &Sizes,
-    batch: usize,
-    head: usize,
-    query: usize,
+    [batch, head, query]: [usize; 3],
+    keys: Keys<'_>,
     scores: &mut [f32],
 ) {
-    let seen = sizes.reach(query).min(scores.len());
-    scores[seen..].fill(f32::NEG_INFINITY);
-    if let Some(hidden) = hidden {
-        let hidden = hidden.row(batch, head, query, scores.len());
-        for (score, hidden) in scores.iter_mut().zip(hidden) {
+    let Some(hidden) = hidden else {
+        // All keys are one range from the first on.
+        let seen = sizes.reach(query).min(scores.len());
+        scores[seen..].fill(f32::NEG_INFINITY);
+        return;
+    };
+    let row = hidden.row(batch, head, query, sizes.keys);
+    for (range, first) in keys.ranges() {
+        let scores = &mut scores[first..first + range.len()];
+        for (score, hidden) in scores.iter_mut().zip(&row[range]) {
             *score = if *hidden != 0 {
                 f32::NEG_INFINITY
             } else {

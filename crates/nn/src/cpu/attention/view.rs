@@ -1,6 +1,7 @@
 //! Heads and masks as they lie in memory.
 
 use super::super::values::Plain;
+use super::Sizes;
 
 /// A `[b, h, n, d]` tensor as it lies in memory, the last dimension dense.
 pub(super) struct View<'a> {
@@ -50,6 +51,13 @@ impl<'a> Hidden<'a> {
             values: &mask.storage::<u8>()[start..end],
             strides,
         }
+    }
+
+    /// How many masks of their own batches and heads have: 1 where they share one.
+    pub(super) fn distinct(&self, sizes: &Sizes) -> [usize; 2] {
+        let [b, h, _] = self.strides;
+        let count = |stride: usize, n: usize| if stride == 0 { 1 } else { n };
+        [count(b, sizes.batch), count(h, sizes.heads)]
     }
 
     pub(super) fn row(&self, batch: usize, head: usize, query: usize, keys: usize) -> &[u8] {
