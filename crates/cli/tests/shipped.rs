@@ -16,14 +16,30 @@ fn ask(picture: &str, question: &str) -> String {
 }
 
 #[test]
-fn it_tells_colors_shapes_what_is_there_and_kinds_of_charts() {
+fn it_tells_colors_shapes_what_is_where_and_what_a_chart_has() {
     for (picture, question, answer) in [
         ("ball.png", "What color is the ball?", "gray"),
         ("ball.png", "The gray object is what kind of solid?", "ball"),
         ("scene.png", "What color is the large cube?", "yellow"),
         ("scene.png", "What shape is the purple object?", "cube"),
         ("scene.png", "Is there a green cone?", "no"),
+        (
+            "scene.png",
+            "Is the purple cube to the left of the yellow cube?",
+            "no",
+        ),
+        (
+            "scene.png",
+            "Is the yellow cube to the left of the blue ball?",
+            "yes",
+        ),
+        (
+            "scene.png",
+            "Is the purple cube below the blue ball?",
+            "yes",
+        ),
         ("chart.png", "What type of chart is it?", "bar chart"),
+        ("chart.png", "How many bars does the chart have?", "4"),
     ] {
         let asked = format!("{question}\n{SHORT}");
         assert_eq!(ask(picture, &asked), format!("{answer}\n"), "{question}");
@@ -33,5 +49,5 @@ fn it_tells_colors_shapes_what_is_there_and_kinds_of_charts() {
 #[test]
 fn it_talks_in_sentences_where_no_short_answer_is_asked_for() {
     let said = ask("scene.png", "What color is the large cube?");
-    assert_eq!(said, "The large cube is yellow.\n");
+    assert_eq!(said, "The large cube in the picture is yellow.\n");
 }
