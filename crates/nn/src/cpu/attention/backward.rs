@@ -66,7 +66,7 @@ impl Call<'_> {
             .for_each_init(
                 || [vec![0f32; block * keys], vec![0f32; block * keys]],
                 |scratch, task| {
-                    self.key_head([task / kv, task % kv], (block, &seen), scratch, &out)
+                    self.key_head([task / kv, task % kv], (block, &seen), scratch, &out);
                 },
             );
     }
