@@ -151,10 +151,10 @@ impl Check<'_> {
 
     fn lexical(&self, table: &LexicalTable, validates: bool) -> Result<(), RecipeError> {
         self.ensure(
-            !table.words.is_empty() || !table.scales.is_empty(),
+            !(table.words.is_empty() && table.scales.is_empty() && table.marks.is_empty()),
             "lexical.words",
             "empty",
-            "there must be words to learn, here or in `lexical.scales`",
+            "there must be words to learn, here, in `lexical.scales` or in `lexical.marks`",
         )?;
         if validates && table.validation_labels.is_none() {
             let why = "`data.validation` has label maps, too";

@@ -1,0 +1,135 @@
+use super::*;
+
+/// A map of 4 × 4 cells: a red ball in the upper left quarter, a cube without a colour in one cell
+/// of the lower right one, and how far it is to the right.
+fn lexicon() -> (Lexicon, Vec<u8>) {
+    let text = r#"{"rows": 4, "cols": 4, "ignore": 255, "planes": [
+        {"name": "kind", "classes": ["nothing", "ball", "cube"], "background": 0},
+        {"name": "colour", "classes": ["red", "blue"], "background": null},
+        {"name": "column", "classes": ["0", "1", "2", "3"], "background": null}]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("labels.json"), text).unwrap();
+    let table = LexicalTable {
+        labels: folder.path().into(),
+        validation_labels: None,
+        words: vec!["kind".into(), "colour".into()],
+        scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
+        marks: [].into(),
+    };
+    let description = LabelDescription::read(folder.path()).unwrap();
+    let kind = [1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let mut colour = [255; 16];
+    for cell in [0, 1, 4] {
+        colour[cell] = 0;
+    }
+    let column = std::array::from_fn::<u8, 16, _>(|cell| cell as u8 % 4);
+    let map = [kind, colour, column].concat();
+    (Lexicon::new(description, &table).unwrap(), map)
+}
+
+#[test]
+fn tokens_are_to_say_what_their_cells_show() {
+    let (lexicon, map) = lexicon();
+    let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+    assert_eq!(words, ["ball", "cube", "red", "blue", "left", "right"]);
+    let grid = Grid { rows: 2, cols: 2 };
+    let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
+    // Columns 0 and 1 of 0 to 3 are at a sixth of the scale.
+    let (near, far) = (0.0, 2.0 * (1.0 - 2.0 / 6.0));
+    #[rustfmt::skip]
+    let by_hand = [
+        1.0, 0.0, 1.0, 0.0, far, near,
+        0.0, 0.0, 0.0, 0.0, near, far,
+        0.0, 0.0, 0.0, 0.0, far, near,
+        0.0, 1.0, 0.0, 0.0, near, far,
+    ];
+    for (found, by_hand) in wanted.iter().zip(by_hand) {
+        assert!((found - by_hand).abs() < 1e-6, "{wanted:?}");
+    }
+    // Of a picture that fills the right half alone, the tokens of that half.
+    let region = Region {
+        rows: 0..2,
+        cols: 1..2,
+    };
+    assert_eq!(lexicon.wanted(&map, grid, &region).len(), 12);
+}
+
+/// One token of four cells, a red and a blue ball; the middle of the blue one is marked.
+#[test]
+fn a_token_with_a_mark_says_what_the_mark_shows() {
+    let text = r#"{"rows": 2, "cols": 2, "ignore": 9, "planes": [
+        {"name": "colour", "classes": ["red", "blue"], "background": null},
+        {"name": "middle", "classes": ["no", "yes"], "background": 0},
+        {"name": "column", "classes": ["0", "1"], "background": null}]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("labels.json"), text).unwrap();
+    let mut table = LexicalTable {
+        labels: folder.path().into(),
+        validation_labels: None,
+        words: vec!["colour".into()],
+        scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
+        marks: [("middle".to_owned(), "object".to_owned())].into(),
+    };
+    let description = LabelDescription::read(folder.path()).unwrap();
+    let lexicon = Lexicon::new(description.clone(), &table).unwrap();
+    let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+    assert_eq!(words, ["red", "blue", "left", "right", "object"]);
+    let grid = Grid { rows: 1, cols: 1 };
+    let says = |middle: [u8; 4]| {
+        let map = [[0, 0, 0, 1], middle, [0, 1, 0, 1]].concat();
+        lexicon.wanted(&map, grid, &Region::whole(grid))
+    };
+    assert_eq!(says([0, 0, 0, 1]), [0.0, 1.0, 0.0, 2.0, 1.0]);
+    // No mark: all cells count, and their middle is neither left nor right.
+    assert_eq!(says([0, 0, 0, 0]), [1.0, 1.0, 0.0, 0.0, 0.0]);
+    // A plane that does not say what no mark is.
+    table.marks = [("colour".to_owned(), "object".to_owned())].into();
+    let error = Lexicon::new(description, &table).unwrap_err().to_string();
+    assert!(
+        error.contains("`colour`") && error.contains("background"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_word_of_two_planes_is_one_word() {
+    let text = r#"{"rows": 1, "cols": 2, "ignore": 9, "planes": [
+        {"name": "left half", "classes": ["a", "b"], "background": null},
+        {"name": "right half", "classes": ["b", "c"], "background": null}]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("labels.json"), text).unwrap();
+    let table = LexicalTable {
+        labels: folder.path().into(),
+        validation_labels: None,
+        words: vec!["left half".into(), "right half".into()],
+        scales: [].into(),
+        marks: [].into(),
+    };
+    let description = LabelDescription::read(folder.path()).unwrap();
+    let lexicon = Lexicon::new(description, &table).unwrap();
+    let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
+    assert_eq!(words, ["a", "b", "c"]);
+    let grid = Grid { rows: 1, cols: 2 };
+    let map = [0, 1, 0, 9];
+    let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
+    assert_eq!(wanted, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+}
+
+/// Maps that are not a multiple of the tokens still give every token a cell.
+#[test]
+fn every_token_has_cells() {
+    for (coarse, fine) in [(3, 4), (4, 4), (3, 7), (5, 32)] {
+        let spans: Vec<_> = (0..coarse).map(|i| span(i, coarse, fine)).collect();
+        assert_eq!(spans.last().map(|last| last.end), Some(fine));
+        assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(spans.iter().all(|cells| !cells.is_empty()));
+    }
+}
+
+#[test]
+fn what_is_said_is_counted() {
+    let scores = Tensor::<2>::from_floats([[1.0, -1.0, 2.0]], &Device::flex().autodiff());
+    let found = said(&scores, &[1.0, 1.0, 0.0], &[false; 3]);
+    let counts: Vec<_> = found.iter().map(|m| (m.sum, m.count)).collect();
+    assert_eq!(counts, [(1.0, 2.0), (1.0, 2.0)]);
+}
