@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use burn::prelude::Device;
 use clap::Args;
 use opabinia_model::fit::Size;
 use opabinia_model::parity::{CaseReport, Check, find_cases, run_case_as};
 use serde_json::json;
 
 use crate::args::DtypeArg;
-use crate::{Outcome, output};
+use crate::{Outcome, device, output};
 
 /// Prove that this program computes what the reference computed.
 #[derive(Args)]
@@ -21,6 +20,9 @@ pub struct Parity {
     /// Type of the large weights: the cases then hold at the tolerance of that type.
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     dtype: DtypeArg,
+    /// Device to run on: auto, cpu, cuda, cuda:1, vulkan, metal, rocm.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// One JSON object per case on standard output.
     #[arg(long)]
     json: bool,
@@ -38,11 +40,12 @@ impl Parity {
             stored: 0,
             packed: false,
         };
-        let dtype = self.dtype.resolve(&Device::flex(), || Ok(small))?;
+        let found = device::find(&self.device)?;
+        let dtype = self.dtype.resolve(&found.device, || Ok(small))?;
         let (mut held, mut failed) = (0, 0);
         for path in &self.cases {
             for folder in find_cases(path)? {
-                let holds = match run_case_as(&folder, dtype) {
+                let holds = match run_case_as(&folder, dtype, &found.device) {
                     Ok(report) => {
                         self.show(&report)?;
                         report.holds()

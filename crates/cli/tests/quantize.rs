@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Run, model, opabinia, picture, text};
+use common::{Run, model, opabinia, picture, program, run, text};
 
 fn ask(folder: &str, dtype: &str) -> Run {
     let picture = picture("square");
@@ -102,12 +102,17 @@ fn a_folder_of_another_order_of_bytes_says_so() {
     );
 }
 
-/// Golden cases through the binary in each type.
+/// Golden cases through the binary in each type, by every code path that this processor can take.
 #[test]
-fn parity_in_every_type() {
+fn parity_in_every_type_on_every_path() {
     let cases = text(&common::golden());
-    for dtype in ["bf16", "f16", "int8", "int4", "auto"] {
-        opabinia(&["parity", &cases, "--quiet", "--dtype", dtype]).ok();
+    let paths = opabinia_nn::cpu::Path::ALL;
+    for path in paths.into_iter().filter(|path| path.is_available()) {
+        for dtype in ["f32", "bf16", "f16", "int8", "int4", "auto"] {
+            let mut command = program(&["parity", &cases, "--quiet", "--dtype", dtype]);
+            command.env("OPABINIA_CPU", path.key());
+            run(command, b"").ok();
+        }
     }
 }
 

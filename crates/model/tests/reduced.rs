@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use opabinia_image::{ImageLimits, ImageSource, load};
 use opabinia_llm::{Conversation, SamplingOptions};
 use opabinia_model::measure::deviation;
@@ -42,7 +43,7 @@ fn golden_cases_hold_in_every_type() {
     for dtype in SHORT {
         let mut ran = 0;
         for folder in find_cases(&root()).unwrap() {
-            let report = match run_case_as(&folder, dtype) {
+            let report = match run_case_as(&folder, dtype, &Device::flex()) {
                 Ok(report) => report,
                 Err(CaseError::Vision(VisionError::UnsupportedFamily { .. })) => continue,
                 Err(error) => panic!("{}: {error}", folder.display()),

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
+use burn::tensor::{Device, TensorData};
 use opabinia_vision::VisionError;
-use opabinia_weights::{WeightDtype, WeightsError};
+use opabinia_weights::{LoadOptions, WeightDtype, WeightsError};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
@@ -121,6 +121,8 @@ pub struct Case {
     pub tensors: BTreeMap<String, Reference>,
     /// The type of the large weights; f32 unless the case is run in a shorter one.
     pub(super) dtype: WeightDtype,
+    /// Where it is computed; the CPU unless the case is run elsewhere.
+    pub(super) device: Device,
     /// Names of tensors that were compared or fed in.
     used: RefCell<BTreeSet<String>>,
 }
@@ -186,8 +188,14 @@ impl Case {
             json,
             tensors,
             dtype: WeightDtype::F32,
+            device: Device::flex(),
             used,
         })
+    }
+
+    /// How weights of encoders and connectors are loaded.
+    pub(super) fn load_options(&self) -> LoadOptions {
+        LoadOptions::new(self.dtype.for_encoders()).on_device(&self.device)
     }
 
     /// See [`reduced_tolerance`].
@@ -221,7 +229,7 @@ impl Case {
             .ok_or_else(|| self.wrong(format!("io.safetensors has no tensor `{name}`")))
     }
 
-    /// A tensor of the reference as input on the CPU.
+    /// A tensor of the reference as input on the device of the case.
     ///
     /// # Errors
     /// If the case has none of this name, or of another rank.
@@ -233,10 +241,7 @@ impl Case {
         }
         let values: Vec<f32> = reference.values.iter().map(|&v| v as f32).collect();
         let data = TensorData::new(values, reference.shape.clone());
-        Ok(burn::tensor::Tensor::from_data(
-            data,
-            &burn::tensor::Device::flex(),
-        ))
+        Ok(burn::tensor::Tensor::from_data(data, &self.device))
     }
 
     /// An input whose sizes are known; `None` where any will do.

@@ -17,6 +17,7 @@ mod vision;
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 pub use case::{Case, CaseError, Extent, Tolerance, reduced_tolerance};
 use opabinia_weights::WeightDtype;
 use serde::Serialize;
@@ -65,17 +66,22 @@ pub struct Check {
 /// If the case cannot be read, is of a kind or an encoder family that is not built, or a file in it
 /// does not fit its configuration. A deviation is no error: it is in the report.
 pub fn run_case(folder: &Path) -> Result<CaseReport, CaseError> {
-    run_case_as(folder, WeightDtype::F32)
+    run_case_as(folder, WeightDtype::F32, &Device::flex())
 }
 
-/// [`run_case`] with the large weights in another type: tensors are then compared as a whole
+/// [`run_case`] on any device, and with the large weights in another type: tensors are then compared as a whole
 /// ([`reduced_tolerance`]), and greedy tokens, which a small deviation may change, are not.
 ///
 /// # Errors
 /// As [`run_case`].
-pub fn run_case_as(folder: &Path, dtype: WeightDtype) -> Result<CaseReport, CaseError> {
+pub fn run_case_as(
+    folder: &Path,
+    dtype: WeightDtype,
+    device: &Device,
+) -> Result<CaseReport, CaseError> {
     let mut case = Case::open(folder)?;
     case.dtype = dtype;
+    case.device = device.clone();
     let checks = match case.kind.as_str() {
         "preprocess" => preprocess::run(&case),
         "conversations" => conversations::run(&case),

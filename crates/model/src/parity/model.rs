@@ -47,6 +47,7 @@ pub(super) fn run(case: &Case) -> Result<Vec<Check>, CaseError> {
         })?;
     let options = LoadModel {
         dtype: case.dtype,
+        device: case.device.clone(),
         ..LoadModel::default()
     };
     let (model, loaded) = Model::load(&case.folder, &options)?;

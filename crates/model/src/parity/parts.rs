@@ -1,6 +1,5 @@
 //! Kinds `sva` and `projector`: parts of connectors alone.
 
-use burn::prelude::*;
 use opabinia_connector::config::ProjectorConfig;
 use opabinia_connector::sampler::{HEADS, Windows};
 use opabinia_connector::{
@@ -8,7 +7,7 @@ use opabinia_connector::{
 };
 use opabinia_llm::config::MAX_LAYERS;
 use opabinia_nn::{FeatureGrid, Grid, Trace};
-use opabinia_weights::{Checkpoint, LoadOptions, load_into};
+use opabinia_weights::{Checkpoint, load_into};
 use serde::Deserialize;
 
 use super::{Case, CaseError, Check};
@@ -54,13 +53,13 @@ pub(super) fn run_sampler(case: &Case) -> Result<Vec<Check>, CaseError> {
         layer_type,
     };
     let prefix = case.json["key_prefix"].as_str().unwrap_or_default();
-    let sampler = Sampler::new(&config, &Device::flex());
+    let sampler = Sampler::new(&config, &case.device);
     let checkpoint = Checkpoint::open(case.folder.join("model.safetensors"))?;
     let (sampler, report) = load_into(
         sampler,
         &checkpoint,
         &keys::sampler(prefix),
-        &LoadOptions::new(case.dtype.for_encoders()),
+        &case.load_options(),
     )?;
     report.deny_unused()?;
 
@@ -137,17 +136,12 @@ pub(super) fn run_projector(case: &Case) -> Result<Vec<Check>, CaseError> {
         hidden: raw.hidden_size,
         token_grid: grid,
     };
-    let mut projector = Projector::new(&config, &Device::flex());
+    let mut projector = Projector::new(&config, &case.device);
     let weights = case.folder.join("model.safetensors");
     if kind != ProjectorKind::Identity {
         let checkpoint = Checkpoint::open(&weights)?;
         let map = keys::projector_alone(kind, "^").prefix("model.");
-        let (loaded, report) = load_into(
-            projector,
-            &checkpoint,
-            &map,
-            &LoadOptions::new(case.dtype.for_encoders()),
-        )?;
+        let (loaded, report) = load_into(projector, &checkpoint, &map, &case.load_options())?;
         report.deny_unused()?;
         projector = loaded;
     }

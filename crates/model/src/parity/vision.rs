@@ -5,7 +5,6 @@ use opabinia_nn::{FeatureGrid, Grid, Trace};
 use opabinia_vision::{
     Encoder, EncoderConfig, EncoderEntry, EncoderSpec, Family, REGISTRY, Select, load_with_config,
 };
-use opabinia_weights::LoadOptions;
 
 use super::case::Tolerance;
 use super::{Case, CaseError, Check};
@@ -55,7 +54,7 @@ impl Bench<'_> {
             tokens: None,
             select: select.unwrap_or(entry.select),
         };
-        let options = LoadOptions::new(self.case.dtype.for_encoders());
+        let options = self.case.load_options();
         let (encoder, report) = load_with_config(&spec, self.config, &self.case.folder, &options)?;
         report.deny_unused()?;
         Ok(encoder)
