@@ -91,6 +91,16 @@ impl Group {
         Self::Products,
     ];
 
+    /// What it is called on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Answering => "answering",
+            Self::LanguageModel => "language-model",
+            Self::Training => "training",
+            Self::Products => "products",
+        }
+    }
+
     /// All that belongs to it.
     pub(super) fn workloads(self) -> impl Iterator<Item = &'static Workload> {
         WORKLOADS.iter().filter(move |w| w.group == self)
