@@ -482,6 +482,15 @@ fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
     }
     // A dozen exchanges are longer than the model reads, if they are not read one by one.
     assert!(sum("runs/apart", "terms") > sum("runs/together", "terms"));
+    // The other file's one conversation is short either way.
+    for (turns, like) in [
+        ("[\"apart\", \"together\"]", "runs/apart"),
+        ("[\"together\", \"apart\"]", "runs/together"),
+    ] {
+        run("runs/each", own, turns).ok();
+        assert_eq!(sum("runs/each", "terms"), sum(like, "terms"), "{turns}");
+        fs::remove_dir_all(ground.path("runs/each")).unwrap();
+    }
     run("runs/nowhere", "world/train", "apart").fails_with(1, &["else.jsonl:1", "x.png"]);
     let one = "[\"world/train\"]";
     run("runs/nowhere", one, "apart").fails_with(1, &["one for each of `data.files`"]);

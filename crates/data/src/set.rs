@@ -76,9 +76,17 @@ impl SampleSet {
         file.place(i)
     }
 
-    fn find(&self, i: usize) -> (&SampleFile, usize) {
+    /// The number of the file that sample `i` of all is in.
+    ///
+    /// # Panics
+    /// If there are not that many samples.
+    pub fn file_of(&self, i: usize) -> usize {
         assert!(i < self.len(), "there is no sample {i} of {}", self.len());
-        let file = self.firsts.partition_point(|&first| first <= i) - 1;
+        self.firsts.partition_point(|&first| first <= i) - 1
+    }
+
+    fn find(&self, i: usize) -> (&SampleFile, usize) {
+        let file = self.file_of(i);
         (&self.files[file], i - self.firsts[file])
     }
 

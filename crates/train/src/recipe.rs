@@ -36,6 +36,7 @@ pub use model_tables::{
 pub use run_tables::{
     BatchTable, DataTable, FeatureCache, Images, LogTable, LoraTable, LoraTarget, MemoryTable,
     OptimizerTable, PartTable, Precision, SaveTable, SavedResult, SavedWeights, ScheduleTable,
+    TurnsOf,
 };
 pub use tables::Stage;
 

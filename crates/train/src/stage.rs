@@ -29,6 +29,7 @@ use opabinia_nn::{Grid, Region};
 use rand_chacha::ChaCha8Rng;
 
 use crate::TrainError;
+use crate::recipe::TurnsOf;
 use crate::task::{BatchSize, LossSum, Metric, Task};
 
 pub use eyes::FrozenEyes;
@@ -44,6 +45,8 @@ pub struct StageData {
     pub faults: Faults,
     /// Whether batches hold samples of one modality and similar length.
     pub grouped: bool,
+    /// What the exchanges of a conversation see of each other.
+    pub turns: TurnsOf,
 }
 
 /// The task of a stage.
@@ -51,7 +54,8 @@ pub struct StageTask {
     data: StageData,
     /// Present if batches are grouped.
     lengths: Option<Vec<SampleLength>>,
-    masker: Masker,
+    /// How the samples of each file become tokens.
+    maskers: Vec<Masker>,
     config: Arc<ModelConfig>,
     options: LossOptions,
     eyes: Eyes,
@@ -120,7 +124,7 @@ pub struct Batch {
 }
 
 impl StageTask {
-    /// A task over samples for a model.
+    /// A task over samples for a model. What exchanges see of each other is up to the data.
     #[must_use]
     pub fn new(
         data: StageData,
@@ -130,9 +134,10 @@ impl StageTask {
         options: LossOptions,
     ) -> Self {
         let lengths = data.grouped.then(|| data.samples.lengths());
+        let masker_of = |file| masker.clone().with_turns(data.turns.of(file));
         Self {
             lengths,
-            masker,
+            maskers: (0..data.samples.files().len()).map(masker_of).collect(),
             config: Arc::new(model.config.clone()),
             options,
             eyes,
@@ -164,10 +169,13 @@ impl StageTask {
         &self.data.samples
     }
 
-    /// How samples become tokens.
+    /// How a sample becomes tokens.
+    ///
+    /// # Panics
+    /// If there are not that many samples.
     #[must_use]
-    pub fn masker(&self) -> &Masker {
-        &self.masker
+    pub fn masker(&self, sample: usize) -> &Masker {
+        &self.maskers[self.data.samples.file_of(sample)]
     }
 
     /// A sample as tokens with its loss mask, and the slots of its visual tokens; `None` if it is
@@ -176,9 +184,10 @@ impl StageTask {
     /// # Errors
     /// If too many are bad.
     pub fn look_at(&self, sample: usize) -> Result<Option<(Sample, Tokenized, usize)>, TrainError> {
+        let masker = self.masker(sample);
         let result = self.data.samples.sample(sample).and_then(|sample| {
             let (_, visual) = self.picture_size(&sample)?;
-            let tokens = self.masker.tokenize(&sample, visual)?;
+            let tokens = masker.tokenize(&sample, visual)?;
             Ok((sample, tokens, visual))
         });
         Ok(self.data.faults.keep(result)?)
@@ -230,6 +239,7 @@ impl StageTask {
 
     fn row(&self, sample: usize) -> Result<Option<Row>, TrainError> {
         let faults = &self.data.faults;
+        let masker = self.masker(sample);
         let Some(sample) = faults.keep(self.data.samples.sample(sample))? else {
             return Ok(None);
         };
@@ -250,7 +260,7 @@ impl StageTask {
             pictures.push(input);
             visual = tokens;
         }
-        let Some(tokens) = faults.keep(self.masker.tokenize(&sample, visual))? else {
+        let Some(tokens) = faults.keep(masker.tokenize(&sample, visual))? else {
             return Ok(None);
         };
         self.shortened.count(&tokens);

@@ -350,6 +350,16 @@ fn values_are_refused_with_their_line() {
             "files = [\"a.jsonl\"]\nturns = \"alone\"",
             "r.toml:9: recipes know no `alone` here; allowed: together, apart",
         ),
+        (
+            "files = [\"a.jsonl\"]",
+            "files = [\"a.jsonl\"]\nturns = [\"apart\", \"together\"]",
+            "r.toml:9: `data.turns` is a list of 2, but it must be one rule, or a list with one",
+        ),
+        (
+            "files = [\"a.jsonl\"]",
+            "files = [\"a.jsonl\"]\nturns = [\"alone\"]",
+            "r.toml:9: recipes know no `alone` here; allowed: together, apart",
+        ),
         ("micro = 4", "micro = 0", "r.toml:12: `batch.micro` is 0"),
         (
             "micro = 4",

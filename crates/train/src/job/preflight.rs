@@ -257,7 +257,7 @@ pub(super) fn shown(task: &StageTask) -> Result<Vec<ShownSample>, TrainError> {
                 place: sample.place.to_string(),
                 image: sample.image.clone(),
                 visual_tokens: visual,
-                runs: task.masker().explain(&tokens)?,
+                runs: task.masker(index).explain(&tokens)?,
                 trained: tokens.trained_tokens(),
                 tokens: tokens.positions(visual),
             });

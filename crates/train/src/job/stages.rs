@@ -269,14 +269,14 @@ impl Job<'_> {
             model.template,
             Arc::new(model.tokenizer.clone()),
             model.config.max_length,
-        )?
-        .with_turns(data.turns);
+        )?;
         let options = LossOptions {
             checkpointing: self.recipe.memory.gradient_checkpointing,
             ..LossOptions::default()
         };
         let data = StageData {
             grouped: self.recipe.groups_by_modality_length(),
+            turns: data.turns.clone(),
             faults,
             samples,
             pictures: self.pictures(purpose)?,

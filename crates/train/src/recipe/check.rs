@@ -6,7 +6,6 @@ use std::fmt::Display;
 
 use opabinia_connector::{InLlmConfig, LayerType, ProjectorKind};
 use opabinia_data::FaultLimit;
-use opabinia_data::mask::Turns;
 use opabinia_llm::ChatTemplate;
 use opabinia_model::config::ConnectorKeys;
 use opabinia_nn::Grid;
@@ -16,7 +15,7 @@ use super::error::{Place, Places, RecipeError, unknown};
 use super::model_tables::{ConnectorTable, DecoderTable, EncoderTable};
 use super::run_tables::{
     BatchTable, DataTable, FeatureCache, Images, LoraTable, OptimizerTable, SaveTable, SavedResult,
-    ScheduleTable,
+    ScheduleTable, TurnsOf,
 };
 use super::tables::{Document, Stage};
 
@@ -287,6 +286,14 @@ impl Check<'_> {
                 "pretraining takes one folder for all files",
             )?;
         }
+        if let TurnsOf::OfFiles(turns) = &table.turns {
+            self.ensure(
+                turns.len() == table.files.len(),
+                "data.turns",
+                format!("a list of {}", turns.len()),
+                "it must be one rule, or a list with one for each of `data.files`",
+            )?;
+        }
         self.threads("data.workers", table.workers)
     }
 
@@ -430,7 +437,7 @@ impl Check<'_> {
             ),
             (
                 "data.turns",
-                data.turns != Turns::Together,
+                data.turns != TurnsOf::default(),
                 &[Align, Instruct],
             ),
             (

@@ -1,11 +1,14 @@
 //! The tables that say how a run goes: samples, batches, rates, memory, checkpoints.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use opabinia_data::FaultLimit;
 use opabinia_data::mask::Turns;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::groups::Part;
 use crate::optimizer::Rule;
@@ -34,9 +37,9 @@ pub struct DataTable {
     /// Whether a batch holds samples of one modality and similar length; so in stage 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_by_modality_length: Option<bool>,
-    /// What the exchanges of a conversation see of each other.
+    /// What the exchanges of a conversation see of each other; each file may have its own rule.
     #[serde(skip_serializing_if = "is_default")]
-    pub turns: Turns,
+    pub turns: TurnsOf,
     /// Threads that read samples and decode pictures.
     pub workers: usize,
     /// Folder in which features of frozen encoders are kept, or `"off"`.
@@ -52,7 +55,7 @@ impl Default for DataTable {
             validation_images: None,
             max_bad: FaultLimit::default(),
             group_by_modality_length: None,
-            turns: Turns::Together,
+            turns: TurnsOf::default(),
             workers: 2,
             feature_cache: FeatureCache::Off,
         }
@@ -67,6 +70,56 @@ pub enum Images {
     Folder(PathBuf),
     /// Those of each file in a folder of its own, in the order of the files.
     OfFiles(Vec<PathBuf>),
+}
+
+/// What the exchanges in `data.files` see of each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum TurnsOf {
+    /// The same in all files.
+    All(Turns),
+    /// A rule for each file, in the order of the files.
+    OfFiles(Vec<Turns>),
+}
+
+impl Default for TurnsOf {
+    fn default() -> Self {
+        Self::All(Turns::default())
+    }
+}
+
+/// By hand, so that the error about an unknown rule names those that there are.
+impl<'de> Deserialize<'de> for TurnsOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RuleOrList;
+        impl<'de> Visitor<'de> for RuleOrList {
+            type Value = TurnsOf;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("`together`, `apart`, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, rule: &str) -> Result<TurnsOf, E> {
+                Turns::deserialize(rule.into_deserializer()).map(TurnsOf::All)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<TurnsOf, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(TurnsOf::OfFiles)
+            }
+        }
+        deserializer.deserialize_any(RuleOrList)
+    }
+}
+
+impl TurnsOf {
+    /// The rule of a file by its number.
+    #[must_use]
+    pub fn of(&self, file: usize) -> Turns {
+        match self {
+            Self::All(turns) => *turns,
+            Self::OfFiles(turns) => turns.get(file).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// Whether a value need not be written.
