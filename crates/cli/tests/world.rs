@@ -51,6 +51,7 @@ fn a_world_is_made_and_summarized() {
         "train/align.jsonl",
         "train/instruct.jsonl",
         "train/apart.jsonl",
+        "train/single.jsonl",
         "train/listed.jsonl",
         "train/text.jsonl",
         "train/images/00/000005.png",

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::caption::{MEASURES, caption, instruction, measure, measures};
 use crate::question::refer::single_out;
-use crate::question::spatial::{named, pairs, relations};
+use crate::question::spatial::{between, named, pairs, relations};
 use crate::question::wording::{capital, number, ordinal};
 use crate::truth::{Chart, Colour, Document, Object, Scene, Truth};
 
@@ -22,6 +22,8 @@ const PARTS: usize = 12;
 const DESCRIBED: usize = 5;
 /// Pairs of things that are compared, at most.
 const COMPARED: usize = 4;
+/// Pairs of things whose distance is told, at most.
+const MEASURED: usize = 2;
 /// Things that are compared with the middle of the picture, at most.
 const PLACED: usize = 3;
 /// What lies within this share of the picture around its middle is on neither side of it.
@@ -41,6 +43,11 @@ const COMPARE: [&str; 3] = [
     "Compare {x} with {y}.",
     "How does {x} stand to {y}?",
     "Where is {x}, seen from {y}?",
+];
+const HOW_FAR: [&str; 3] = [
+    "How far is {x} from {y}?",
+    "How far apart are {x} and {y}?",
+    "What is the distance between {x} and {y}?",
 ];
 const ASK: [&str; 4] = [
     "Describe {x}.",
@@ -72,12 +79,14 @@ pub fn listings(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<(String, String)>
 
 /// How things of a scene stand to the middle of the picture, and to each other: one or two by their names, and
 /// all that is clear about how the first stands to the second. To say how two things stand to each other both
-/// must be found; the middle is always in one place.
+/// must be found; the middle is always in one place. And how far two things are from each other, in half
+/// metres: which of two is nearer to a third takes two such distances.
 pub fn comparisons(truth: &Truth, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
     match truth {
         Truth::Scene(scene) if !scene.close_up => {
             let mut said = placed(scene, random);
             said.extend(compared(scene, random));
+            said.extend(distances(scene, random));
             said
         }
         _ => Vec::new(),
@@ -201,6 +210,23 @@ fn compared(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
     said
 }
 
+fn distances(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
+    let mut pairs = pairs(scene);
+    pairs.shuffle(random);
+    let mut said = Vec::new();
+    for (a, b) in pairs {
+        if said.len() == MEASURED {
+            break;
+        }
+        if let Some([(_, x), (_, y)]) = named(scene, a, b, random) {
+            let asked = request(&HOW_FAR, random).replace("{x}", &x.the());
+            let metres = (between(a, b) * 2.0).round() / 2.0;
+            said.push((asked.replace("{y}", &y.the()), format!("{metres:.1} m")));
+        }
+    }
+    said
+}
+
 fn request(of: &[&str], random: &mut ChaCha8Rng) -> String {
     of.choose(random).copied().unwrap_or_default().to_owned()
 }
@@ -242,7 +268,12 @@ mod tests {
         let (placed, compared): (Vec<_>, Vec<_>) = compared
             .into_iter()
             .partition(|(asked, _)| asked.contains("the middle of the picture"));
-        assert_eq!((placed.len(), compared.len()), (2, 2));
+        let (measured, compared): (Vec<_>, Vec<_>) = compared
+            .into_iter()
+            .partition(|(_, answer)| answer.ends_with(" m"));
+        assert_eq!((placed.len(), compared.len(), measured.len()), (2, 2, 2));
+        // Two metres on either side of the middle.
+        assert!(measured.iter().all(|(_, answer)| answer == "4.0 m"));
         for (asked, answer) in placed {
             let ball = asked.contains("red") || asked.contains("ball");
             assert_eq!(answer, if ball { "left" } else { "right" }, "{asked}");

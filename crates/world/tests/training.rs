@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
 use opabinia_data::SampleFile;
+use opabinia_world::conversation::{LETTER_PROMPT, SHORT_PROMPT};
 use opabinia_world::make::{MakeOptions, make};
 use tempfile::TempDir;
 
@@ -37,4 +38,40 @@ fn every_sample_can_be_read_by_training() {
             assert_eq!(sample.turns.len() % 2, 0, "{sample:?}");
         }
     }
+}
+
+/// What asks for a word gets a word, what asks for a letter gets a letter, and what asks for nothing gets a
+/// sentence.
+#[test]
+fn single_questions_say_how_they_want_to_be_answered() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("world");
+    let options = MakeOptions {
+        pictures_train: 60,
+        pictures_test: 0,
+        texts: 0,
+        side: 64,
+        annotations: false,
+        ..MakeOptions::default()
+    };
+    make(&root, &options, &|_| ()).unwrap();
+    let read = SampleFile::open(root.join("train/single.jsonl")).unwrap();
+    let (mut words, mut letters, mut sentences) = (0, 0, 0);
+    for index in 0..read.len() {
+        for exchange in read.sample(index).unwrap().turns.chunks(2) {
+            let (asked, answer) = (&exchange[0].text, &exchange[1].text);
+            if asked.ends_with(LETTER_PROMPT) {
+                letters += 1;
+                assert_eq!(answer.len(), 1, "{asked}: {answer}");
+                assert!(asked.contains(&format!("({answer})")), "{asked}: {answer}");
+            } else if asked.ends_with(SHORT_PROMPT) {
+                words += 1;
+                assert!(!answer.ends_with('.'), "{asked}: {answer}");
+            } else {
+                sentences += 1;
+                assert!(answer.ends_with('.'), "{asked}: {answer}");
+            }
+        }
+    }
+    assert!(words > letters && letters > 0 && sentences > letters);
 }

@@ -5,8 +5,10 @@
 //! DIR/train/images/00/000000.png …
 //! DIR/train/align.jsonl         a caption per picture (stage 1)
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
-//! DIR/train/apart.jsonl         up to a dozen questions per picture and how things stand to each other, to be
-//!                               read apart
+//! DIR/train/apart.jsonl         a dozen questions per picture or more, with short answers, and how things stand
+//!                               to each other, to be read apart
+//! DIR/train/single.jsonl        as many, answered by words, letters and sentences as each asks for, to be read
+//!                               apart
 //! DIR/train/listed.jsonl        all parts of a picture in random orders, to be read apart
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
@@ -57,7 +59,7 @@ use crate::stream::stream;
 use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// The folder of label maps, whose names are those of the pictures.
 const LABELS: &str = "labels";
 /// What their planes and values mean.
@@ -319,6 +321,7 @@ struct Files {
     instruct: Lines,
     align: Lines,
     apart: Option<Lines>,
+    single: Option<Lines>,
     listed: Option<Lines>,
     text: Option<Lines>,
     questions: Option<Lines>,
@@ -332,6 +335,7 @@ impl Files {
             instruct: lines("instruct.jsonl")?,
             align: lines("align.jsonl")?,
             apart: only(Split::Train, "apart.jsonl")?,
+            single: only(Split::Train, "single.jsonl")?,
             listed: only(Split::Train, "listed.jsonl")?,
             text: only(Split::Train, "text.jsonl")?,
             questions: only(Split::Test, "questions.jsonl")?,
@@ -344,6 +348,9 @@ impl Files {
         }
         self.align.push(&line(&page.align)?)?;
         if let (Some(file), Some(sample)) = (&mut self.apart, &page.apart) {
+            file.push(&line(sample)?)?;
+        }
+        if let (Some(file), Some(sample)) = (&mut self.single, &page.single) {
             file.push(&line(sample)?)?;
         }
         if let (Some(file), Some(sample)) = (&mut self.listed, &page.listed) {
@@ -365,6 +372,7 @@ impl Files {
             ("instruct", Some(self.instruct)),
             ("align", Some(self.align)),
             ("apart", self.apart),
+            ("single", self.single),
             ("listed", self.listed),
             ("text", self.text),
             ("questions", self.questions),

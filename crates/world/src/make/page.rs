@@ -15,7 +15,7 @@ use crate::conversation::{Form, Sample, exchange, exchanges};
 use crate::knowledge;
 use crate::listing::{comparisons, listings};
 use crate::picture::{Subject, draw};
-use crate::question::{Group, Question, Task, one_of_each, several};
+use crate::question::{Group, Question, Task, more_of, one_of_each, several};
 use crate::stream::{child_seed, stream};
 use crate::truth::{Document, Picture, Truth};
 
@@ -78,6 +78,9 @@ pub(super) struct Page {
     pub instruct: Option<Sample>,
     /// Questions that are made to be read apart from each other; training pictures only.
     pub apart: Option<Sample>,
+    /// The same kinds of questions in all forms, each saying which it wants, to be read apart, too;
+    /// training pictures only.
+    pub single: Option<Sample>,
     /// All parts of the picture in random orders, to be read apart, too; training pictures only.
     pub listed: Option<Sample>,
     /// The same as `instruct`, with words in place of the picture.
@@ -115,7 +118,12 @@ const APART_CAPTION_SHARE: f64 = 0.1;
 /// name, and long answers outweigh short ones.
 const APART_LISTED_SHARE: f64 = 0.5;
 const APART_LISTED: usize = 2;
-/// Share of these questions that say that they want a short answer. All of them get one, and the prompt is
+/// Questions of a scene beside the others, and how many: the tasks that are learned last, because several
+/// things must be found for them.
+const APART_MORE: [(Task, usize); 3] = [(Task::Count, 2), (Task::Depth, 2), (Task::Distance, 2)];
+/// Share of the questions apart that offer options and want a letter, if there are options.
+const APART_LETTER_SHARE: f64 = 0.1;
+/// Share of these questions that say that they want a short answer. All others get one, and the prompt is
 /// as long as a question.
 const APART_PROMPTED_SHARE: f64 = 0.25;
 
@@ -147,25 +155,22 @@ pub(super) fn page(
         options,
     };
     let (asked, instruct) = about.instruct();
-    let (apart, listed, described, benchmark) = match split {
-        Split::Train => (
-            about.apart(),
-            Some(about.listed()),
-            about.described(index),
-            Vec::new(),
-        ),
-        Split::Test => (None, None, None, about.benchmark(index)),
+    let training = split == Split::Train;
+    let benchmark = match split {
+        Split::Train => Vec::new(),
+        Split::Test => about.benchmark(index),
     };
     Page {
         align: about.align(),
-        file: about.file,
+        file: about.file.clone(),
         subject,
         identity,
         redrawn,
         instruct,
-        apart,
-        listed,
-        described,
+        apart: training.then(|| about.apart()).flatten(),
+        single: training.then(|| about.single()).flatten(),
+        listed: training.then(|| about.listed()),
+        described: training.then(|| about.described(index)).flatten(),
         asked,
         benchmark,
         picture,
@@ -268,22 +273,35 @@ impl About<'_> {
         (asked, sample)
     }
 
-    /// Many questions about the picture, each with a short answer, to be read one by one. What was
-    /// asked before distracts a decoder that has yet to find out where to look. Places in numbers are left
-    /// to the listings, which some pictures have beside their questions; how things stand to each other is what
-    /// a decoder learns last, so every scene has comparisons.
-    fn apart(&self) -> Option<Sample> {
-        let random = &mut self.stream("apart");
-        let mut asked = several(&self.picture.truth, APART, random);
+    /// Many questions about the picture, to be read one by one. What was asked before distracts a decoder that
+    /// has yet to find out where to look. Places in numbers are left to the listings.
+    fn questions(&self, random: &mut ChaCha8Rng) -> Vec<Question> {
+        let truth = &self.picture.truth;
+        let mut asked = several(truth, APART, random);
         asked.retain(|question| question.task != Task::Place);
+        for (task, most) in APART_MORE {
+            more_of(task, truth, most, &mut asked, random);
+        }
         if random.random_bool(FACT_SHARE) {
             asked.extend(knowledge::ask(random));
         }
-        let mut put = |question: &Question| match random.random_bool(APART_PROMPTED_SHARE) {
-            true => exchange(question, Form::Short),
-            false => (question.text.clone(), question.answer.clone()),
-        };
-        let mut said: Vec<_> = asked.iter().map(&mut put).collect();
+        asked
+    }
+
+    /// Questions with short answers, and a few with letters. Some pictures have listings beside them; how things
+    /// stand to each other is what a decoder learns last, so every scene has comparisons.
+    fn apart(&self) -> Option<Sample> {
+        let random = &mut self.stream("apart");
+        let mut said = Vec::new();
+        for question in self.questions(random) {
+            said.push(match random.random::<f64>() {
+                share if share < APART_PROMPTED_SHARE => exchange(&question, Form::Short),
+                share if share < APART_PROMPTED_SHARE + APART_LETTER_SHARE => {
+                    exchange(&question, Form::Letter)
+                }
+                _ => (question.text, question.answer),
+            });
+        }
         if random.random_bool(APART_CAPTION_SHARE) {
             said.push(self.caption(random));
         }
@@ -294,6 +312,20 @@ impl About<'_> {
         }
         said.extend(comparisons(&self.picture.truth, random));
         (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
+    }
+
+    /// Questions as people and benchmarks ask them: each in a form of its own, and each says which it wants
+    /// ([`crate::conversation`]).
+    fn single(&self) -> Option<Sample> {
+        let random = &mut self.stream("single");
+        let mut said = Vec::new();
+        for question in self.questions(random) {
+            said.push(exchange(&question, self.options.forms.draw(random)));
+        }
+        if random.random_bool(CAPTION_SHARE) {
+            said.push(self.caption(random));
+        }
+        (!said.is_empty()).then(|| self.sample(format!("{}-single", self.id), said))
     }
 
     /// What there is in random orders, to be read one by one.

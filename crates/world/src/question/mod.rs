@@ -409,6 +409,25 @@ pub fn several(truth: &Truth, most: usize, random: &mut ChaCha8Rng) -> Vec<Quest
     questions
 }
 
+/// Up to `most` more questions of one task, none of them asked before.
+pub fn more_of(
+    task: Task,
+    truth: &Truth,
+    most: usize,
+    asked: &mut Vec<Question>,
+    random: &mut ChaCha8Rng,
+) {
+    let room = asked.len() + most;
+    for _ in 0..most.saturating_mul(4) {
+        if asked.len() == room {
+            break;
+        }
+        let new = ask(task, truth, random);
+        let new = new.filter(|new| asked.iter().all(|old| !same_question(old, new)));
+        asked.extend(new);
+    }
+}
+
 /// Whether two questions are the same, perhaps in other words.
 fn same_question(a: &Question, b: &Question) -> bool {
     a.text == b.text || (a.task == b.task && a.sentence == b.sentence)

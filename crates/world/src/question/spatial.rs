@@ -373,7 +373,7 @@ fn overlap(a: &Box2d, b: &Box2d) -> f64 {
 }
 
 /// Metres between two centres.
-fn between(a: &Object, b: &Object) -> f64 {
+pub(crate) fn between(a: &Object, b: &Object) -> f64 {
     let squares = a
         .centre
         .iter()
