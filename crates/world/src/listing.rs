@@ -191,37 +191,40 @@ fn placed(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
 }
 
 fn compared(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
-    let mut pairs = pairs(scene);
-    pairs.shuffle(random);
-    let mut said = Vec::new();
-    for (a, b) in pairs {
-        if said.len() == COMPARED {
-            break;
-        }
+    let clear = |a: &Object, b: &Object| {
         let relations = relations(scene, a, b);
-        if relations.is_empty() {
-            continue;
-        }
-        if let Some([(_, a), (_, b)]) = named(scene, a, b, random) {
-            let asked = request(&COMPARE, random).replace("{x}", &a.the());
-            said.push((asked.replace("{y}", &b.the()), relations.join(", ")));
-        }
-    }
-    said
+        (!relations.is_empty()).then(|| relations.join(", "))
+    };
+    about_pairs(scene, COMPARED, &COMPARE, &clear, random)
 }
 
 fn distances(scene: &Scene, random: &mut ChaCha8Rng) -> Vec<(String, String)> {
+    let metres = |a: &Object, b: &Object| {
+        let metres = (between(a, b) * 2.0).round() / 2.0;
+        Some(format!("{metres:.1} m"))
+    };
+    about_pairs(scene, MEASURED, &HOW_FAR, &metres, random)
+}
+
+/// Requests about at most so many pairs that can be named and have an answer.
+fn about_pairs(
+    scene: &Scene,
+    most: usize,
+    requests: &[&str],
+    answer: &dyn Fn(&Object, &Object) -> Option<String>,
+    random: &mut ChaCha8Rng,
+) -> Vec<(String, String)> {
     let mut pairs = pairs(scene);
     pairs.shuffle(random);
     let mut said = Vec::new();
     for (a, b) in pairs {
-        if said.len() == MEASURED {
+        if said.len() == most {
             break;
         }
-        if let Some([(_, x), (_, y)]) = named(scene, a, b, random) {
-            let asked = request(&HOW_FAR, random).replace("{x}", &x.the());
-            let metres = (between(a, b) * 2.0).round() / 2.0;
-            said.push((asked.replace("{y}", &y.the()), format!("{metres:.1} m")));
+        let Some(answer) = answer(a, b) else { continue };
+        if let Some([(_, a), (_, b)]) = named(scene, a, b, random) {
+            let asked = request(requests, random).replace("{x}", &a.the());
+            said.push((asked.replace("{y}", &b.the()), answer));
         }
     }
     said

@@ -6,19 +6,22 @@ use opabinia_world::conversation::{LETTER_PROMPT, SHORT_PROMPT};
 use opabinia_world::make::{MakeOptions, make};
 use tempfile::TempDir;
 
-#[test]
-fn every_sample_can_be_read_by_training() {
-    let folder = TempDir::new().unwrap();
-    let root = folder.path().join("world");
-    let options = MakeOptions {
+fn small() -> MakeOptions {
+    MakeOptions {
         pictures_train: 30,
         pictures_test: 10,
         texts: 30,
         side: 64,
         annotations: false,
         ..MakeOptions::default()
-    };
-    let report = make(&root, &options, &|_| ()).unwrap();
+    }
+}
+
+#[test]
+fn every_sample_can_be_read_by_training() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("world");
+    let report = make(&root, &small(), &|_| ()).unwrap();
     let samples = report
         .lines
         .iter()
@@ -50,9 +53,7 @@ fn single_questions_say_how_they_want_to_be_answered() {
         pictures_train: 60,
         pictures_test: 0,
         texts: 0,
-        side: 64,
-        annotations: false,
-        ..MakeOptions::default()
+        ..small()
     };
     make(&root, &options, &|_| ()).unwrap();
     let read = SampleFile::open(root.join("train/single.jsonl")).unwrap();

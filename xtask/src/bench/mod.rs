@@ -122,7 +122,7 @@ impl Bench {
         }
         if !complaints.is_empty() {
             return Err(Failure::Rules {
-                what: "some workloads could not be measured, and their tables were not written",
+                what: "some workloads could not be measured, so their tables are not whole",
                 complaints: complaints.into_iter().map(|(_, what)| what).collect(),
             });
         }
@@ -161,9 +161,11 @@ impl Bench {
         let chosen: Vec<_> = WORKLOADS.iter().filter(|w| w.name.contains(text)).collect();
         if chosen.is_empty() {
             return Err(Failure::Unknown {
-                kind: "workload",
+                kind: "table or workload",
                 name: text.to_owned(),
-                known: WORKLOADS.iter().map(|workload| workload.name).collect(),
+                known: (Group::ALL.iter().map(|group| group.name()))
+                    .chain(WORKLOADS.iter().map(|workload| workload.name))
+                    .collect(),
             });
         }
         Ok(chosen)

@@ -410,7 +410,7 @@ pub fn several(truth: &Truth, most: usize, random: &mut ChaCha8Rng) -> Vec<Quest
 }
 
 /// Up to `most` more questions of one task, none of them asked before.
-pub fn more_of(
+pub(crate) fn more_of(
     task: Task,
     truth: &Truth,
     most: usize,
