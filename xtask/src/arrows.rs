@@ -56,6 +56,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "opabinia-server",
+        &["opabinia-image", "opabinia-llm", "opabinia-model"],
+    ),
+    (
         "opabinia-train",
         &[
             "opabinia-connector",
@@ -82,6 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "opabinia-llm",
             "opabinia-model",
             "opabinia-nn",
+            "opabinia-server",
             "opabinia-train",
             "opabinia-vision",
             "opabinia-weights",

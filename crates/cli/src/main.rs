@@ -30,6 +30,7 @@ mod probe;
 mod progress;
 mod pull;
 mod quantize;
+mod serve;
 mod shipped;
 mod train;
 mod watch;
@@ -52,7 +53,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     name = "opabinia",
     version,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 parity found a deviation, \
-                  130 interrupted.\nEnvironment: OPABINIA_MODEL, OPABINIA_MAX_IMAGE_PIXELS, …_SIDE, \
+                  130 interrupted.\nEnvironment: OPABINIA_MODEL, OPABINIA_SERVE_KEY, OPABINIA_MAX_IMAGE_PIXELS, …_SIDE, \
                   …_BYTES; HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE; \
                   OPABINIA_LOG=debug shows what happens inside."
 )]
@@ -67,6 +68,8 @@ enum Verb {
     Ask(ask::Ask),
     /// Talk with a model, with pictures or without.
     Chat(chat::Chat),
+    /// Answer over HTTP, in the form of OpenAI's API, and on a page.
+    Serve(serve::Serve),
     /// Write the features that a vision encoder gives for a picture.
     Encode(encode::Encode),
     /// List the vision encoders.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Ask(verb) => verb.run(),
         Verb::Chat(verb) => verb.run(),
+        Verb::Serve(verb) => verb.run(),
         Verb::Encode(verb) => verb.run(),
         Verb::Encoders(verb) => verb.run(),
         Verb::Model(ModelVerb::Pull(verb)) => verb.run(),

@@ -73,6 +73,7 @@ pub fn program<S: AsRef<str>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_opabinia"));
     for variable in [
         "OPABINIA_MODEL",
+        "OPABINIA_SERVE_KEY",
         "OPABINIA_LOG",
         "OPABINIA_CPU",
         "OPABINIA_MAX_IMAGE_PIXELS",
