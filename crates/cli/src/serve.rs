@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 
 use clap::Args;
-use opabinia_server::{Options, ServeError, serve};
+use opabinia_server::{Key, Options, ServeError, serve};
 
 use crate::args::{ImageArgs, ModelArgs, SamplingArgs};
 use crate::failure::Failure;
@@ -49,12 +49,10 @@ impl Serve {
     /// Loads and answers until Ctrl-C.
     pub fn run(self) -> Outcome {
         let generation = self.sampling.generation()?;
-        if self.key.as_deref().is_some_and(|key| key.trim().is_empty()) {
-            return Err(Failure::new("the key is empty")
-                .hint("leave `--key` and OPABINIA_SERVE_KEY out, or give them a value"));
-        }
+        let key = self.key.as_deref().map(Key::new).transpose();
+        let key = key.map_err(refused)?;
         // Before minutes go into loading a model.
-        if self.key.is_none() && !self.host.is_loopback() {
+        if key.is_none() && !self.host.is_loopback() {
             let address = (self.host, self.port).into();
             return Err(refused(ServeError::Open { address }));
         }
@@ -74,7 +72,7 @@ impl Serve {
             generation,
             system: self.system,
             limits: self.image.limits(),
-            key: self.key,
+            key,
             queue: self.queue,
             max_request_bytes: self.max_request_bytes,
         };
@@ -104,6 +102,7 @@ fn refused(error: ServeError) -> Failure {
         ServeError::Open { .. } => {
             "set a key with `--key` or OPABINIA_SERVE_KEY, or leave `--host` out"
         }
+        ServeError::Key => "give `--key` or OPABINIA_SERVE_KEY another value, or leave them out",
         ServeError::Io { .. } => "another program may use the port; `--port 0` takes a free one",
     };
     Failure::from(error).hint(hint)

@@ -59,5 +59,5 @@ fn what_would_be_open_to_everybody_is_refused_at_once() {
     let run = opabinia(&["serve", "--host", "0.0.0.0", "--model", "no-such-model"]);
     run.fails_with(1, &["no key is wanted", "hint: set a key with `--key`"]);
     opabinia(&["serve", "--key", " ", "--model", "no-such-model"])
-        .fails_with(1, &["the key is empty"]);
+        .fails_with(1, &["the key must have", "hint: give `--key`"]);
 }

@@ -9,31 +9,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::sse::{Event as Line, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::{Stream, StreamExt};
-use opabinia_image::{ImageLimits, ImageSource, RgbImage, load};
 use opabinia_llm::StopReason;
 use opabinia_model::Answer;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
 
 use crate::Options;
-use crate::chat::{self, Asked};
+use crate::chat;
 use crate::guard::{Guard, guard};
 use crate::page;
 use crate::refusal::Refusal;
-use crate::worker::{Desk, Event, Question};
+use crate::worker::{Desk, Event};
 
 /// How long a client may take to send a request.
 const SENDING: Duration = Duration::from_secs(120);
 /// A request of up to so many times the allowed length is read to its end.
 const HEARD_OUT: usize = 8;
-/// A line without content, so that nobody takes a long prefill for a dead connection.
+/// A line without content, so that nobody takes a long prefill for a dead connection. Until the first is due a
+/// stream has not begun, and what fails has a status of its own.
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// What all requests share.
@@ -47,7 +48,7 @@ struct Shared {
 }
 
 pub(crate) fn router(desk: Desk, options: Options, address: SocketAddr) -> Router {
-    let door = Arc::new(Guard::new(options.key.as_deref(), address));
+    let door = Arc::new(Guard::new(options.key.as_ref(), address));
     let shared = Arc::new(Shared {
         desk,
         options,
@@ -65,6 +66,7 @@ pub(crate) fn router(desk: Desk, options: Options, address: SocketAddr) -> Route
         .route("/page.js", get(page::script))
         .route("/health", get(health))
         .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
         .route("/v1/chat/completions", post(completions))
         .fallback(nothing)
         .method_not_allowed_fallback(other)
@@ -78,36 +80,44 @@ async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [{
-        "id": shared.options.name,
-        "object": "model",
-        "created": shared.began,
-        "owned_by": "opabinia",
-    }]}))
+    Json(json!({"object": "list", "data": [shared.described()]}))
+}
+
+async fn model(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    if name == shared.options.name {
+        return Ok(Json(shared.described()));
+    }
+    let message = format!("there is one model here, `{}`", shared.options.name);
+    Err(Refusal::client(StatusCode::NOT_FOUND, message))
+}
+
+impl Shared {
+    fn described(&self) -> Value {
+        json!({
+            "id": self.options.name,
+            "object": "model",
+            "created": self.began,
+            "owned_by": "opabinia",
+        })
+    }
 }
 
 async fn completions(State(shared): State<Arc<Shared>>, body: Body) -> Result<Response, Refusal> {
-    let body = received(body, shared.options.max_request_bytes).await?;
-    let options = &shared.options;
-    let asked = chat::read(&body, &options.generation, options.system.as_deref())?;
-    drop(body);
-    let Asked {
-        conversation,
-        pictures,
-        generation,
-        stream,
-        usage,
-    } = asked;
-    let limits = options.limits;
-    // Decoding takes a while, and other requests do not wait for it.
-    let decoding = tokio::task::spawn_blocking(move || decoded(pictures, &limits));
-    let pictures = decoding.await;
-    let pictures = pictures.map_err(|_| Refusal::server("a bug: see the server's log"))??;
-    let events = shared.desk.ask(Question {
-        conversation,
-        pictures,
-        generation,
-    })?;
+    let most = shared.options.max_request_bytes;
+    let body = received(body, most, most.saturating_mul(HEARD_OUT)).await?;
+    let understanding = tokio::task::spawn_blocking({
+        let shared = shared.clone();
+        move || {
+            let options = &shared.options;
+            chat::read(&body, &options.generation, options.system.as_deref())
+        }
+    });
+    let asked = understanding.await;
+    let asked = asked.map_err(|_| Refusal::server("a bug: see the server's log"))??;
+    let mut events = shared.desk.ask(asked.question)?;
     let form = Form {
         id: format!(
             "chatcmpl-{}-{}",
@@ -115,10 +125,16 @@ async fn completions(State(shared): State<Arc<Shared>>, body: Body) -> Result<Re
             shared.answers.fetch_add(1, Ordering::Relaxed)
         ),
         created: now(),
-        model: options.name.clone(),
+        model: shared.options.name.clone(),
     };
-    if stream {
-        let lines = Sse::new(lines(events, form, usage));
+    if asked.stream {
+        let first = match timeout(ALIVE, events.recv()).await {
+            Ok(Some(Event::Failed(refusal))) => return Err(refusal),
+            Ok(None) => return Err(Refusal::ending()),
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        let lines = Sse::new(lines(first, events, form, asked.usage));
         return Ok(lines
             .keep_alive(KeepAlive::new().interval(ALIVE))
             .into_response());
@@ -127,18 +143,21 @@ async fn completions(State(shared): State<Arc<Shared>>, body: Body) -> Result<Re
     Ok(Json(form.whole(&answer)?).into_response())
 }
 
-/// A body of limited length, sent in limited time.
-async fn received(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
-    let read = tokio::time::timeout(SENDING, collected(body, most)).await;
+/// A body of at most so many bytes, sent in limited time. What is longer is heard out, within reason, and not kept: a
+/// client that is still sending would not hear the refusal.
+pub(crate) async fn received(
+    body: Body,
+    most: usize,
+    heard_out: usize,
+) -> Result<Vec<u8>, Refusal> {
+    let read = timeout(SENDING, collected(body, most, heard_out)).await;
     read.unwrap_or_else(|_| {
         let message = "the request took too long to arrive";
         Err(Refusal::client(StatusCode::REQUEST_TIMEOUT, message))
     })
 }
 
-/// What is too long is heard out, within reason, and not kept: a client that is still sending would not hear the
-/// refusal.
-async fn collected(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
+async fn collected(body: Body, most: usize, heard_out: usize) -> Result<Vec<u8>, Refusal> {
     let mut parts = body.into_data_stream();
     let (mut kept, mut length) = (Vec::new(), 0usize);
     while let Some(part) = parts.next().await {
@@ -149,7 +168,7 @@ async fn collected(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
         } else {
             kept = Vec::new();
         }
-        if length > most.saturating_mul(HEARD_OUT) {
+        if length > heard_out {
             break;
         }
     }
@@ -162,16 +181,6 @@ async fn collected(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-fn decoded(urls: Vec<String>, limits: &ImageLimits) -> Result<Vec<RgbImage>, Refusal> {
-    let picture = |(i, url): (usize, String)| {
-        load(&ImageSource::DataUrl(url), limits).map_err(|error| {
-            let message = format!("picture {} cannot be used: {error}", i + 1);
-            Refusal::request("messages", message)
-        })
-    };
-    urls.into_iter().enumerate().map(picture).collect()
-}
-
 /// The answer when it is whole.
 async fn whole(mut events: UnboundedReceiver<Event>) -> Result<Answer, Refusal> {
     while let Some(event) = events.recv().await {
@@ -181,7 +190,7 @@ async fn whole(mut events: UnboundedReceiver<Event>) -> Result<Answer, Refusal> 
             Event::Failed(refusal) => return Err(refusal),
         }
     }
-    Err(Refusal::server("the server is ending"))
+    Err(Refusal::ending())
 }
 
 /// What a stream still has to say.
@@ -193,18 +202,20 @@ enum Rest {
 }
 
 fn lines(
+    first: Option<Event>,
     events: UnboundedReceiver<Event>,
     form: Form,
     usage: bool,
 ) -> impl Stream<Item = Result<Line, Infallible>> {
-    let start = (events, form, Rest::Beginning);
-    futures::stream::unfold(start, move |(mut events, form, rest)| async move {
+    let start = (first, events, form, Rest::Beginning);
+    futures::stream::unfold(start, move |state| async move {
+        let (mut first, mut events, form, rest) = state;
         let (line, rest) = match rest {
             Rest::Beginning => {
                 let delta = json!({"role": "assistant", "content": ""});
                 (form.piece(&delta, None), Rest::Text)
             }
-            Rest::Text => match events.recv().await {
+            Rest::Text => match next(&mut first, &mut events).await {
                 Some(Event::Text(text)) => {
                     (form.piece(&json!({"content": text}), None), Rest::Text)
                 }
@@ -213,15 +224,20 @@ fn lines(
                     Err(refusal) => (data(&refusal.json()), Rest::End(Vec::new())),
                 },
                 Some(Event::Failed(refusal)) => (data(&refusal.json()), Rest::End(Vec::new())),
-                None => {
-                    let refusal = Refusal::server("the server is ending");
-                    (data(&refusal.json()), Rest::End(Vec::new()))
-                }
+                None => (data(&Refusal::ending().json()), Rest::End(Vec::new())),
             },
             Rest::End(mut lines) => (lines.pop()?, Rest::End(lines)),
         };
-        Some((Ok(line), (events, form, rest)))
+        Some((Ok(line), (first, events, form, rest)))
     })
+}
+
+/// What came before the stream began, then what comes.
+async fn next(first: &mut Option<Event>, events: &mut UnboundedReceiver<Event>) -> Option<Event> {
+    match first.take() {
+        Some(event) => Some(event),
+        None => events.recv().await,
+    }
 }
 
 fn data(value: &Value) -> Line {
@@ -275,7 +291,7 @@ fn reason(answer: &Answer) -> Result<&'static str, Refusal> {
     match answer.stop {
         StopReason::EndToken(_) | StopReason::StopString(_) => Ok("stop"),
         StopReason::MaxTokens | StopReason::ContextFull => Ok("length"),
-        StopReason::Cancelled => Err(Refusal::server("the server is ending")),
+        StopReason::Cancelled => Err(Refusal::ending()),
     }
 }
 

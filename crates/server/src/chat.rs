@@ -6,14 +6,12 @@ use opabinia_model::Generation;
 use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
+use crate::worker::Question;
 
 /// A request, understood.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
-    pub conversation: Conversation,
-    /// `data:` URLs, in the order of their placeholders.
-    pub pictures: Vec<String>,
-    pub generation: Generation,
+    pub question: Question,
     /// Whether the answer is wanted as it is written.
     pub stream: bool,
     /// Whether a stream is to end with what it took.
@@ -22,6 +20,10 @@ pub(crate) struct Asked {
 
 /// Most texts that end an answer.
 const MOST_STOPS: usize = 16;
+/// Most pictures of a conversation: as many as are remembered.
+const MOST_PICTURES: usize = 16;
+/// Most bytes of all texts; no context holds as many, and making tokens of them cannot be broken off.
+const MOST_TEXT: usize = 2 << 20;
 
 /// Understands a body. What it does not say is as in `default`.
 pub(crate) fn read(
@@ -40,14 +42,19 @@ pub(crate) fn read(
     if conversation.system.is_none() {
         conversation.system = system.map(str::to_owned);
     }
-    let options = fields.get("stream_options").and_then(Value::as_object);
-    let usage = options.and_then(|options| options.get("include_usage"));
+    let usage = match fields.get("stream_options") {
+        None => false,
+        Some(Value::Object(options)) => Fields(options).flag("include_usage")?,
+        Some(other) => return Err(wrong("stream_options", other, "an object")),
+    };
     Ok(Asked {
-        conversation,
-        pictures,
-        generation: fields.generation(default)?,
+        question: Question {
+            conversation,
+            pictures,
+            generation: fields.generation(default)?,
+        },
         stream: fields.flag("stream")?,
-        usage: usage.and_then(Value::as_bool).unwrap_or_default(),
+        usage,
     })
 }
 
@@ -58,7 +65,12 @@ fn refuse_what_there_is_not(body: &Map<String, Value>) -> Result<(), Refusal> {
         "presence_penalty" | "frequency_penalty" | "top_logprobs" => value.as_f64() == Some(0.0),
         "logprobs" => *value == Value::Bool(false),
         "tools" | "functions" => value.as_array().is_some_and(Vec::is_empty),
-        "tool_choice" | "function_call" => value.as_str() == Some("none"),
+        "tool_choice" | "function_call" => {
+            // Without tools there is nothing to choose.
+            value
+                .as_str()
+                .is_some_and(|choice| ["none", "auto"].contains(&choice))
+        }
         "logit_bias" => value.as_object().is_some_and(Map::is_empty),
         "response_format" => value["type"] == "text",
         "modalities" => value.as_array().is_some_and(|all| *all == ["text"]),
@@ -157,8 +169,14 @@ impl Fields<'_> {
             sampling.repetition_penalty = penalty;
         }
         sampling.min_p = self.number("min_p")?.or(sampling.min_p);
-        if let Some(top_k) = self.count("top_k")? {
-            sampling.top_k = Some(u32::try_from(top_k).unwrap_or(u32::MAX));
+        match self.get("top_k").and_then(Value::as_i64) {
+            // So other servers are told that all tokens count.
+            Some(0 | -1) => sampling.top_k = None,
+            _ => {
+                if let Some(top_k) = self.count("top_k")? {
+                    sampling.top_k = Some(u32::try_from(top_k).unwrap_or(u32::MAX));
+                }
+            }
         }
         if let Some(seed) = self.seed()? {
             sampling.seed = seed;
@@ -196,56 +214,16 @@ fn messages(value: Option<&Value>) -> Result<(Conversation, Vec<String>), Refusa
         Some(other) => return Err(wrong("messages", other, "a list")),
         None => return Err(Refusal::request("messages", "`messages` is missing")),
     };
-    let mut system: Vec<String> = Vec::new();
-    let mut turns: Vec<Turn> = Vec::new();
-    let mut pictures = Vec::new();
+    let mut told = Told::default();
     for (i, message) in list.iter().enumerate() {
-        let at = format!("messages[{i}]");
-        let role = match &message["role"] {
-            Value::String(role) => role.as_str(),
-            other => return Err(wrong(&format!("{at}.role"), other, "a text")),
-        };
-        let content = Content::read(&message["content"], &format!("{at}.content"))?;
-        let shows = !content.pictures.is_empty();
-        if shows && role != "user" {
-            return Err(Refusal::request(at, "only a user shows pictures"));
-        }
-        let expected = match turns.last() {
-            Some(turn) if turn.role == Role::User => Role::Assistant,
-            _ => Role::User,
-        };
-        let role = match role {
-            "system" | "developer" if turns.is_empty() => {
-                system.push(content.text);
-                continue;
-            }
-            "system" | "developer" => {
-                return Err(Refusal::request(at, "system text stands before all turns"));
-            }
-            "user" => Role::User,
-            "assistant" => Role::Assistant,
-            _ => {
-                let expected = "`system`, `developer`, `user` or `assistant`";
-                return Err(wrong(&format!("{at}.role"), &message["role"], expected));
-            }
-        };
-        if role != expected {
-            let message = format!("turns alternate, and it is {expected}'s turn");
-            return Err(Refusal::request(at, message));
-        }
-        if content.text.trim().is_empty() && !shows {
-            return Err(Refusal::request(format!("{at}.content"), "it says nothing"));
-        }
-        turns.push(match role {
-            Role::User => {
-                // Before the text, where the released models were trained to have them.
-                let shown = format!("{IMAGE_PLACEHOLDER}\n").repeat(content.pictures.len());
-                Turn::user(shown + &content.text)
-            }
-            Role::Assistant => Turn::assistant(content.text),
-        });
-        pictures.extend(content.pictures);
+        told.message(message, &format!("messages[{i}]"))?;
     }
+    let Told {
+        system,
+        mut turns,
+        pictures,
+        ..
+    } = told;
     match turns.last() {
         Some(turn) if turn.role == Role::User => {}
         _ => {
@@ -259,6 +237,97 @@ fn messages(value: Option<&Value>) -> Result<(Conversation, Vec<String>), Refusa
         turns,
     };
     Ok((conversation, pictures))
+}
+
+/// What the messages so far tell.
+#[derive(Default)]
+struct Told {
+    system: Vec<String>,
+    turns: Vec<Turn>,
+    pictures: Vec<String>,
+    /// Bytes of all texts.
+    length: usize,
+}
+
+impl Told {
+    fn message(&mut self, message: &Value, at: &str) -> Result<(), Refusal> {
+        let role = match &message["role"] {
+            Value::String(role) => role.as_str(),
+            other => return Err(wrong(&format!("{at}.role"), other, "a text")),
+        };
+        let assistant = role == "assistant";
+        let content = match &message["content"] {
+            Value::Null if assistant => Content::default(),
+            content => Content::read(content, &format!("{at}.content"))?,
+        };
+        self.length += content.text.len();
+        if self.length > MOST_TEXT {
+            let message = format!("the texts are longer than {MOST_TEXT} bytes");
+            return Err(Refusal::request(at, message));
+        }
+        let shows = !content.pictures.is_empty();
+        if shows && role != "user" {
+            return Err(Refusal::request(at, "only a user shows pictures"));
+        }
+        let empty = content.text.trim().is_empty();
+        match role {
+            "system" | "developer" if self.turns.is_empty() => self.system.push(content.text),
+            "system" | "developer" => {
+                return Err(Refusal::request(at, "system text stands before all turns"));
+            }
+            "user" if empty && !shows => {
+                return Err(Refusal::request(format!("{at}.content"), "it says nothing"));
+            }
+            "user" => {
+                // Before the text, where the released models were trained to have them.
+                let shown = format!("{IMAGE_PLACEHOLDER}\n").repeat(content.pictures.len());
+                self.turn(Turn::user(shown + &content.text));
+                self.pictures.extend(content.pictures);
+            }
+            "assistant" => {
+                let called = ["tool_calls", "function_call"];
+                if let Some(key) = called.iter().find(|key| is_something(&message[**key])) {
+                    let why = "this server knows no tools";
+                    return Err(Refusal::request(format!("{at}.{key}"), why));
+                }
+                // An answer that ended at once.
+                if !empty {
+                    self.turn(Turn::assistant(content.text));
+                }
+            }
+            _ => {
+                let expected = "`system`, `developer`, `user` or `assistant`";
+                return Err(wrong(&format!("{at}.role"), &message["role"], expected));
+            }
+        }
+        if self.pictures.len() > MOST_PICTURES {
+            let message = format!("a conversation shows at most {MOST_PICTURES} pictures");
+            return Err(Refusal::request(at, message));
+        }
+        Ok(())
+    }
+
+    /// Says more. Templates know turns that alternate, so who goes on speaking says it all at once.
+    fn turn(&mut self, turn: Turn) {
+        match self.turns.last_mut() {
+            Some(Turn {
+                role,
+                text: Some(said),
+            }) if *role == turn.role => {
+                said.push('\n');
+                said.push_str(turn.text.as_deref().unwrap_or_default());
+            }
+            _ => self.turns.push(turn),
+        }
+    }
+}
+
+fn is_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    }
 }
 
 /// What one message says and shows.
@@ -365,13 +434,13 @@ mod tests {
             ],
         });
         let asked = asked(&body).unwrap();
-        assert_eq!(asked.conversation.system.as_deref(), Some("Be brief."));
-        let said: Vec<_> = asked
-            .conversation
-            .turns
-            .iter()
-            .map(|t| t.text.clone())
-            .collect();
+        let Question {
+            conversation,
+            pictures,
+            generation,
+        } = asked.question;
+        assert_eq!(conversation.system.as_deref(), Some("Be brief."));
+        let said: Vec<_> = conversation.turns.iter().map(|t| t.text.clone()).collect();
         let wanted = [
             Some("<image>\nWhat is it? (image)".to_owned()),
             Some("A cat.".to_owned()),
@@ -379,12 +448,37 @@ mod tests {
             None,
         ];
         assert_eq!(said, wanted);
-        assert_eq!(asked.pictures, ["data:,a", "DATA:,b", "data:,c"]);
+        assert_eq!(pictures, ["data:,a", "DATA:,b", "data:,c"]);
         assert!(asked.stream && asked.usage);
-        let sampling = asked.generation.sampling;
+        let sampling = generation.sampling;
         assert_eq!((sampling.temperature, sampling.max_new_tokens), (0.5, 7));
         assert_eq!((sampling.seed, sampling.top_k), (u64::MAX, Some(3)));
         assert_eq!(sampling.stop, ["\n"]);
+    }
+
+    #[test]
+    fn histories_as_clients_send_them() {
+        let body = json!({"top_k": -1, "tool_choice": "auto", "messages": [
+            {"role": "user", "content": "A", "name": "somebody"},
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,b"}}]},
+            {"role": "assistant", "content": null, "tool_calls": []},
+            {"role": "user", "content": "C"},
+            {"role": "assistant", "content": "D"},
+            {"role": "assistant", "content": "E"},
+            {"role": "user", "content": "F"},
+        ]});
+        let Question {
+            conversation,
+            pictures,
+            generation,
+        } = asked(&body).unwrap().question;
+        let turns = conversation.turns.iter();
+        let said: Vec<_> = turns.map(|turn| turn.text.as_deref()).collect();
+        let first = Some("A\n<image>\n\nC");
+        assert_eq!(said, [first, Some("D\nE"), Some("F"), None]);
+        assert_eq!(pictures, ["data:,b"]);
+        assert_eq!(generation.sampling.top_k, None);
     }
 
     #[test]
@@ -411,14 +505,34 @@ mod tests {
                 "`assistant`",
             ),
             (
-                json!({"messages": [{"role": "assistant", "content": "x"}]}),
-                "messages[0]",
-                "the user's turn",
+                json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "x"}]}),
+                "messages",
+                "nothing to answer",
             ),
             (
-                json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}),
+                json!({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}),
                 "messages[1]",
-                "the assistant's turn",
+                "before all turns",
+            ),
+            (
+                json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]}),
+                "messages[0].tool_calls",
+                "no tools",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": "a".repeat(MOST_TEXT + 1)}]}),
+                "messages[0]",
+                "longer",
+            ),
+            (
+                json!({"messages": vec![shown("data:,a")[0].clone(); MOST_PICTURES + 1]}),
+                "messages[16]",
+                "at most 16",
+            ),
+            (
+                json!({"messages": user, "stream_options": {"include_usage": 1}}),
+                "include_usage",
+                "true or false",
             ),
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "video"}]}]}),
@@ -500,8 +614,64 @@ mod tests {
         })
     }
 
+    /// A user's messages with an assistant's between some of them; most can be answered.
+    fn any_messages() -> impl Strategy<Value = Vec<Value>> {
+        let text = || "(<image>|<ima|ge>|a|\n| )+";
+        let part = prop_oneof![
+            text().prop_map(|text| json!({"type": "text", "text": text})),
+            Just(json!({"type": "image_url", "image_url": {"url": "data:,x"}})),
+        ];
+        let user = prop_oneof![
+            text().prop_map(Value::from),
+            proptest::collection::vec(part, 1..4).prop_map(Value::from),
+        ];
+        let user = user.prop_map(|content| json!({"role": "user", "content": content}));
+        let other = text().prop_map(|text| json!({"role": "assistant", "content": text}));
+        proptest::collection::vec(prop_oneof![3 => user, 1 => other], 1..6)
+    }
+
+    /// How many pictures a conversation asks for, and how many it has.
+    fn counted(asked: &Asked) -> (usize, usize) {
+        let Question {
+            conversation,
+            pictures,
+            ..
+        } = &asked.question;
+        let said = conversation
+            .turns
+            .iter()
+            .filter_map(|turn| turn.text.as_deref());
+        let placeholders = said
+            .map(|text| text.matches(IMAGE_PLACEHOLDER).count())
+            .sum();
+        (placeholders, pictures.len())
+    }
+
     proptest! {
-        /// Whatever comes, it is understood or refused; and there are as many pictures as placeholders.
+        /// There are as many pictures as placeholders, whatever people write; and turns alternate.
+        #[test]
+        fn messages_become_turns(mut messages in any_messages()) {
+            messages.push(json!({"role": "user", "content": "?"}));
+            let Ok(asked) = asked(&json!({"messages": messages})) else {
+                // Somebody says nothing at all.
+                let blank = |message: &Value| {
+                    let content = &message["content"];
+                    let parts = content.as_array().cloned().unwrap_or_else(|| vec![json!({"text": content})]);
+                    let said = |part: &Value| part["text"].as_str().is_none_or(|text| !text.trim().is_empty());
+                    message["role"] == "user" && !parts.iter().any(said)
+                };
+                prop_assert!(messages.iter().any(blank));
+                return Ok(());
+            };
+            let (placeholders, pictures) = counted(&asked);
+            prop_assert_eq!(placeholders, pictures);
+            let shown = json!(messages).to_string().matches("data:,x").count();
+            prop_assert_eq!(pictures, shown);
+            let turns = &asked.question.conversation.turns;
+            prop_assert!(turns.windows(2).all(|pair| pair[0].role != pair[1].role));
+        }
+
+        /// Whatever comes, it is understood or refused.
         #[test]
         fn any_body_is_answered(messages in any_value(), other in any_value()) {
             let mut body = json!({"messages": messages});
@@ -509,10 +679,8 @@ mod tests {
                 body.extend(other.into_iter().filter(|(key, _)| key != "messages"));
             }
             if let Ok(asked) = asked(&body) {
-                let turns = asked.conversation.turns.iter();
-                let said = turns.filter_map(|turn| turn.text.as_deref());
-                let placeholders: usize = said.map(|text| text.matches(IMAGE_PLACEHOLDER).count()).sum();
-                prop_assert_eq!(placeholders, asked.pictures.len());
+                let (placeholders, pictures) = counted(&asked);
+                prop_assert_eq!(placeholders, pictures);
             }
         }
 

@@ -9,21 +9,51 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
+use crate::ServeError;
+use crate::api::received;
 use crate::refusal::Refusal;
+
+/// Of what is sent along with a refused request so much is heard out.
+const HEARD_OUT: usize = 64 << 20;
+
+/// A key that can be sent in a header.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// Takes a text without the white space around it.
+    ///
+    /// # Errors
+    /// [`ServeError::Key`] if it is empty or has other characters than visible ones of ASCII.
+    pub fn new(text: &str) -> Result<Self, ServeError> {
+        let text = text.trim();
+        match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(ServeError::Key),
+        }
+    }
+}
+
+/// Nobody reads it in a log.
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
 
 /// What is wanted of requests.
 pub(crate) struct Guard {
     /// A digest of the key, so that comparing takes the same time however much of it is right.
     key: Option<[u8; 32]>,
-    /// Whether only this machine can reach the server.
+    /// Whether whoever is on this machine may ask, and nobody else can reach the server.
     local: bool,
 }
 
 impl Guard {
-    pub fn new(key: Option<&str>, address: SocketAddr) -> Self {
+    pub fn new(key: Option<&Key>, address: SocketAddr) -> Self {
         Self {
-            key: key.map(digest),
-            local: address.ip().is_loopback(),
+            key: key.map(|key| digest(&key.0)),
+            local: key.is_none() && address.ip().is_loopback(),
         }
     }
 
@@ -45,6 +75,35 @@ impl Guard {
         let given = given.and_then(|value| value.strip_prefix("Bearer "));
         given.is_some_and(|given| digest(given.trim()) == key)
     }
+
+    /// Why a request is not let through.
+    fn refusal(&self, request: &Request) -> Option<Refusal> {
+        let headers = request.headers();
+        if !self.is_at_home(headers) {
+            return Some(Refusal::client(
+                StatusCode::FORBIDDEN,
+                "this server is for this machine alone; ask it as `localhost`",
+            ));
+        }
+        // A browser asks before it sends JSON to another site, and gets no leave; the page itself asks for nothing.
+        let kind = headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if *request.method() == Method::POST && !kind.eq_ignore_ascii_case("application/json") {
+            return Some(Refusal::client(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "`Content-Type` must be application/json",
+            ));
+        }
+        let open = ["/", "/page.css", "/page.js", "/health"];
+        if !open.contains(&request.uri().path()) && !self.has_key(headers) {
+            return Some(Refusal::client(
+                StatusCode::UNAUTHORIZED,
+                "this server wants its key, as `Authorization: Bearer KEY`",
+            ));
+        }
+        None
+    }
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -64,43 +123,30 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Lets a request through, or not.
+/// Lets a request through, or not. A client that is still sending would not hear a refusal, so it is heard out first.
 pub(crate) async fn guard(
     State(guard): State<Arc<Guard>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let (headers, method) = (request.headers(), request.method());
-    let refuse = |status, message: &str| Refusal::client(status, message).into_response();
-    if !guard.is_at_home(headers) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "this server is for this machine alone; ask it as `localhost`",
-        );
-    }
-    // A browser asks before it sends JSON to another site, and gets no leave; the page itself asks for nothing.
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if *method == Method::POST && !kind.eq_ignore_ascii_case("application/json") {
-        return refuse(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "`Content-Type` must be application/json",
-        );
-    }
-    let open = ["/", "/page.css", "/page.js", "/health"];
-    if !open.contains(&request.uri().path()) && !guard.has_key(headers) {
-        return refuse(
-            StatusCode::UNAUTHORIZED,
-            "this server wants its key, as `Authorization: Bearer KEY`",
-        );
-    }
-    next.run(request).await
+    let Some(refusal) = guard.refusal(&request) else {
+        return next.run(request).await;
+    };
+    let _ = received(request.into_body(), 0, HEARD_OUT).await;
+    refusal.into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_can_be_sent() {
+        assert_eq!(Key::new(" abc\n").unwrap().0, "abc");
+        for text in ["", " ", "a b", "schlüssel"] {
+            assert!(Key::new(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn names_of_this_machine() {

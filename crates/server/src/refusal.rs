@@ -55,6 +55,12 @@ impl Refusal {
         }
     }
 
+    /// The server is told to end.
+    pub fn ending() -> Self {
+        let message = "the server is ending";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+    }
+
     /// It is not the client's fault.
     pub fn server(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)

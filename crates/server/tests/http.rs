@@ -11,9 +11,10 @@ use std::thread::JoinHandle;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use opabinia_image::ImageLimits;
-use opabinia_model::{Generation, LoadModel, Model};
-use opabinia_server::{Options, ServeError, serve};
+use opabinia_image::{ImageLimits, ImageSource, load};
+use opabinia_llm::{Conversation, Turn};
+use opabinia_model::{Generation, ImagePosition, LoadModel, Model, Session};
+use opabinia_server::{Key, Options, ServeError, serve};
 use serde_json::{Value, json};
 
 /// The golden cases: `$OPABINIA_GOLDEN`, or the repository's.
@@ -110,16 +111,16 @@ impl Server {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
-
-    fn end(mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.take().unwrap().join().unwrap().unwrap();
-    }
 }
 
+/// It ends well.
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
     }
 }
 
@@ -199,7 +200,6 @@ fn answers_are_the_references_whole_and_as_they_are_written() {
         );
         assert!(events.iter().all(|event| event["id"] == first["id"]));
     }
-    server.end();
 }
 
 #[test]
@@ -243,8 +243,10 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
         assert_eq!(status, 400, "{body}: {message}");
         assert!(message.contains(words), "{body}: {message}");
     }
-    // A prompt that no context holds.
-    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(20_000)}]});
+    // A prompt that no context holds; that is known before a stream begins.
+    let mut long = json!({"messages": [{"role": "user", "content": "word ".repeat(20_000)}]});
+    assert_eq!(server.refused(&long).0, 400);
+    long["stream"] = true.into();
     assert_eq!(server.refused(&long).0, 400);
     let (status, _) = server.refused(&json!({"messages": "x".repeat(2 << 20)}));
     assert_eq!(status, 413);
@@ -282,7 +284,7 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
 #[test]
 fn a_key_opens_and_others_do_not() {
     let server = Server::start(Options {
-        key: Some("secret".to_owned()),
+        key: Some(Key::new("secret").unwrap()),
         ..options()
     });
     let models = server.url("/v1/models");
@@ -307,6 +309,26 @@ fn a_key_opens_and_others_do_not() {
         .unwrap();
     let listed: Value = serde_json::from_str(&listed.into_string().unwrap()).unwrap();
     assert_eq!(listed["data"][0]["id"], "golden");
+    let model = |name: &str| {
+        let request = ureq::get(&format!("{models}/{name}"));
+        match request.set("Authorization", "Bearer secret").call() {
+            Ok(response) | Err(ureq::Error::Status(_, response)) => response.status(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(model("golden"), 200);
+    assert_eq!(model("other/model"), 404);
+    // What others see is called by any name, since nobody without the key is heard.
+    let called = ureq::get(&models)
+        .set("Host", "models.example.org")
+        .set("Authorization", "Bearer secret");
+    assert_eq!(called.call().unwrap().status(), 200);
+    // A refusal is heard by who sends much with the wrong key.
+    let (status, _) = sent(
+        ureq::post(&server.url("/v1/chat/completions")),
+        &"x".repeat(4 << 20),
+    );
+    assert_eq!(status, 401);
     // The page and its files say nothing that a key guards.
     assert_eq!(ureq::get(&server.url("/")).call().unwrap().status(), 200);
 }
@@ -366,8 +388,7 @@ fn the_page_needs_nothing_from_elsewhere() {
     }
 }
 
-/// A client that leaves in the middle of an answer, and many at once: whoever stays is answered, or told that there
-/// is no room.
+/// Many at once: whoever stays is answered, or told that there is no room; who leaves is in nobody's way.
 #[test]
 fn nobody_is_kept_waiting_by_those_who_left() {
     let server = Server::start(Options {
@@ -379,12 +400,7 @@ fn nobody_is_kept_waiting_by_those_who_left() {
     let text = body.to_string();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(server.address).unwrap();
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
-            text.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(head(text.len()).as_bytes()).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         // The first bytes of the head, and away.
         stream.read_exact(&mut [0; 8]).unwrap();
@@ -406,13 +422,64 @@ fn nobody_is_kept_waiting_by_those_who_left() {
             _ => panic!("{status}: {text}"),
         }
     }
-    // Room again once they are through.
-    loop {
-        let (status, text) = server.post(&body);
-        if status == 200 {
-            break;
-        }
-        assert_eq!(status, 503, "{text}");
-    }
-    server.end();
+    assert!(answers.iter().any(|(status, _)| *status == 200));
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    )
+}
+
+/// A head that never ends, a body that never comes, and an answer that nobody reads: the server ends all the same,
+/// which dropping it waits for.
+#[test]
+fn the_end_waits_for_nobody_for_long() {
+    let server = Server::start(options());
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    let mut empty = TcpStream::connect(server.address).unwrap();
+    empty.write_all(head(1000).as_bytes()).unwrap();
+    let (mut body, _) = reference("text_only");
+    body["stream"] = true.into();
+    let text = body.to_string();
+    let mut unread = TcpStream::connect(server.address).unwrap();
+    unread.write_all(head(text.len()).as_bytes()).unwrap();
+    unread.write_all(text.as_bytes()).unwrap();
+    unread.read_exact(&mut [0; 8]).unwrap();
+    drop(server);
+}
+
+/// A system text of another length moves the picture, and layers inside the language model go with it.
+#[test]
+fn a_picture_is_seen_wherever_it_is() {
+    let system = "Be brief. Be kind. Be exact.";
+    let (mut body, _) = reference("square");
+    let question = body["messages"][0]["content"][0]["text"].clone();
+    let conversation = Conversation {
+        system: Some(system.to_owned()),
+        turns: vec![
+            Turn::user(format!("<image>\n{}", question.as_str().unwrap())),
+            Turn::open(),
+        ],
+    };
+    let picture = ImageSource::File(golden().join("images/square.png"));
+    let picture = load(&picture, &ImageLimits::default()).unwrap();
+    let model = model();
+    let answer = |rule: ImagePosition| {
+        let mut generation = options().generation;
+        generation.image_position = rule;
+        let mut session = Session::new(&model);
+        let seen = session.see(&picture).unwrap().0;
+        session.answer(&conversation, &[seen], &generation, &mut |_, _| true)
+    };
+    let there = answer(ImagePosition::Actual).unwrap().text;
+    assert!(answer(ImagePosition::Config).is_err(), "far behind the end");
+
+    let server = Server::start(options());
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.insert(0, json!({"role": "system", "content": system}));
+    let served = server.answer(&body);
+    assert_eq!(served["choices"][0]["message"]["content"], there);
 }

@@ -6,6 +6,8 @@ const at = (id) => document.getElementById(id);
 let turns = [];
 /** data: URLs to be shown with the next question. */
 let waiting = [];
+/** Pictures that are still being read. */
+let reading = 0;
 /** Aborts the answer under way. */
 let under = null;
 
@@ -68,10 +70,17 @@ function read(file) {
 }
 
 async function add(files) {
+  reading += 1;
+  at("send").disabled = true;
   for (const file of files) {
-    if (!file.type.startsWith("image/")) continue;
-    try { waiting.push(await read(file)); } catch (error) { state(`${file.name} cannot be read: ${error.message}`); }
+    if (!file.type.startsWith("image/")) { state(`${file.name} is no picture`); continue; }
+    try {
+      const url = await read(file);
+      waiting.push(url);
+    } catch (error) { state(`${file.name} cannot be read: ${error.message}`); }
   }
+  reading -= 1;
+  at("send").disabled = reading > 0;
   showWaiting();
   at("text").focus();
 }
@@ -147,6 +156,7 @@ async function ask(text) {
   under = new AbortController();
   busy(true);
   let failed = null;
+  let end = null;
   try {
     const response = await fetch("/v1/chat/completions", { method: "POST", headers: headers(), body: body(), signal: under.signal });
     if (!response.ok) throw new Error(await reason(response));
@@ -154,6 +164,7 @@ async function ask(text) {
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
       const piece = event.choices[0]?.delta?.content;
+      end = event.choices[0]?.finish_reason ?? end;
       if (piece) {
         answer.text += piece;
         shown.text.textContent = answer.text;
@@ -168,14 +179,18 @@ async function ask(text) {
   if (failed && failed.name !== "AbortError") {
     // What failed is not part of the conversation; the question can be asked again.
     turns.pop();
-    waiting = question.pictures;
+    waiting = [...question.pictures, ...waiting];
     showWaiting();
-    at("text").value = text;
-    shown.text.textContent = failed.message;
-    shown.text.classList.add("bad");
+    if (!at("text").value) at("text").value = text;
+    if (answer.text) shown.box.append(element("p", failed.message, "bad"));
+    else {
+      shown.text.textContent = failed.message;
+      shown.text.classList.add("bad");
+    }
   } else {
     if (failed) shown.box.append(element("small", "stopped"));
-    if (!answer.text) shown.text.textContent = answer.text = "…";
+    if (end === "length") shown.box.append(element("small", "cut off: the longest answer is a setting"));
+    if (!answer.text) shown.text.textContent = "…";
     turns.push(answer);
   }
   under = null;
@@ -199,7 +214,7 @@ function grow() {
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = at("text").value.trim();
-  if (under || !text) return;
+  if (under || reading || !text) return;
   at("text").value = "";
   grow();
   ask(text);
