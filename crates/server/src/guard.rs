@@ -14,7 +14,7 @@ use crate::api::received;
 use crate::refusal::Refusal;
 
 /// Of what is sent along with a refused request so much is heard out.
-const HEARD_OUT: usize = 64 << 20;
+const REFUSED_BYTES: usize = 64 << 20;
 
 /// A key that can be sent in a header.
 #[derive(Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub(crate) async fn guard(
     let Some(refusal) = guard.refusal(&request) else {
         return next.run(request).await;
     };
-    let _ = received(request.into_body(), 0, HEARD_OUT).await;
+    let _ = received(request.into_body(), 0, REFUSED_BYTES).await;
     refusal.into_response()
 }
 

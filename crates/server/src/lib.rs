@@ -26,6 +26,7 @@
 mod api;
 mod chat;
 mod guard;
+mod messages;
 mod page;
 mod refusal;
 mod worker;

@@ -36,6 +36,17 @@ impl Refusal {
         }
     }
 
+    /// A key has another value than it may have.
+    pub fn wrong(key: &str, found: &Value, expected: &str) -> Self {
+        let found = match found {
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+            Value::String(text) if text.len() > 40 => "a long text".to_owned(),
+            other => other.to_string(),
+        };
+        Self::request(key, format!("`{key}` is {found}, but must be {expected}"))
+    }
+
     /// As [`request`](Self::request), about the whole of it.
     pub fn body(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)

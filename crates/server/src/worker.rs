@@ -24,7 +24,7 @@ pub(crate) struct Question {
     pub conversation: Conversation,
     /// `data:` URLs in the order of their placeholders. They are decoded when it is their turn, so that what
     /// waits is no larger than what was sent.
-    pub pictures: Vec<String>,
+    pub pictures: Vec<ImageSource>,
     pub generation: Generation,
 }
 
@@ -169,8 +169,8 @@ fn answer(
     let mut seen = Vec::with_capacity(question.pictures.len());
     // All pictures together have no more pixels than one may have.
     let mut left = *limits;
-    for (i, url) in question.pictures.iter().enumerate() {
-        let picture = decoded(i, url, &left)?;
+    for (i, source) in question.pictures.iter().enumerate() {
+        let picture = decoded(i, source, &left)?;
         left.max_pixels -= u64::from(picture.width()) * u64::from(picture.height());
         if unwanted() {
             return Err(Refusal::ending());
@@ -196,8 +196,8 @@ fn answer(
     answer.map_err(|error| refused(&error))
 }
 
-fn decoded(i: usize, url: &str, limits: &ImageLimits) -> Result<RgbImage, Refusal> {
-    load(&ImageSource::DataUrl(url.to_owned()), limits).map_err(|error| {
+fn decoded(i: usize, source: &ImageSource, limits: &ImageLimits) -> Result<RgbImage, Refusal> {
+    load(source, limits).map_err(|error| {
         let together = match i {
             0 => "",
             _ => " (all pictures together may have as many pixels as one)",
