@@ -155,7 +155,7 @@ impl Model {
 }
 
 fn make_world(program: &str, world: &World, pictures: usize, test: usize) -> Outcome {
-    let count = |of: usize, share: f64| ((of as f64 * share).ceil() as usize).to_string();
+    let count = |of: usize, share: f64| ((of as f64 * share).round() as usize).to_string();
     let texts = count(pictures, world.share * world.texts);
     let (pictures, test) = (count(pictures, world.share), count(test, world.share));
     let sizes = ["--pictures", &pictures, "--test", &test, "--texts", &texts];
@@ -209,6 +209,10 @@ fn install(model: &Path, scores: &Path) -> Outcome {
         table.trim(),
         &text[end..]
     );
+    // Of another model there may be other stages and other encoders.
+    for folder in ["runs", "towers"] {
+        remove(&shipped.join(folder))?;
+    }
     copy_folder(model, shipped)?;
     for stage in STAGES {
         let (from, to) = (
@@ -287,6 +291,16 @@ fn create(folder: &Path) -> Outcome {
         path: folder.to_path_buf(),
         source,
     })
+}
+
+fn remove(folder: &Path) -> Outcome {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Failure::File {
+            path: folder.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome {

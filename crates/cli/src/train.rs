@@ -42,8 +42,8 @@ pub struct Train {
     /// Run the step in the bundle of a run that stopped because a value was not finite.
     #[arg(long, value_name = "BUNDLE", conflicts_with = "dry_run")]
     replay: Option<PathBuf>,
-    /// Device to train on: auto, cpu, cuda, vulkan, metal, rocm.
-    #[arg(long, default_value = "cpu")]
+    /// Device to train on: auto, cpu, cuda, vulkan, metal, rocm; several of a kind share the work.
+    #[arg(long, default_value = "auto")]
     device: String,
     /// Burn's dashboard in place of a bar: curves of the figures, on the whole terminal (`q` stops).
     #[arg(long, conflicts_with_all = ["dry_run", "replay"])]
@@ -123,6 +123,31 @@ fn with_dashboard(_: &Recipe, _: &JobOptions<'_>) -> Result<Finished, Failure> {
 /// Set by Ctrl-C: the run saves after its step and stops.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// Says what is not there before anything is done, and where it comes from.
+fn check_inputs(path: &Path, recipe: &Recipe) -> Result<(), Failure> {
+    let missing = |(_, input): &(&str, &Path)| !input.exists();
+    let Some((key, input)) = recipe.inputs().into_iter().find(missing) else {
+        return Ok(());
+    };
+    let what = format!(
+        "`{key}` of {} is {}, which does not exist",
+        path.display(),
+        input.display()
+    );
+    let run = input.strip_prefix("runs").ok().and_then(Path::parent);
+    Err(Failure::new(what).hint(match run {
+        Some(run) if key.starts_with("model") => {
+            format!("the recipe named `{}` leaves it there; train that one first", run.display())
+        }
+        _ if key.starts_with("data") => {
+            "paths are relative to the working folder; `opabinia world make` makes a small world, and \
+             docs/training.md says what each recipe reads"
+                .to_owned()
+        }
+        _ => "paths are relative to the working folder".to_owned(),
+    }))
+}
+
 impl Train {
     /// Reads, trains, reports.
     pub fn run(self) -> Outcome {
@@ -133,6 +158,7 @@ impl Train {
             return Err(Failure::new("no recipe"));
         };
         let recipe = self.read(path)?;
+        check_inputs(path, &recipe)?;
         let folder = self.out.clone().unwrap_or_else(|| recipe.folder());
         let devices = device::of_kind(&self.device)?;
         let options = JobOptions {

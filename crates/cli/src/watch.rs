@@ -23,6 +23,19 @@ struct Figures {
     loss: f64,
     seconds: f64,
     tokens: f64,
+    samples: f64,
+}
+
+impl Figures {
+    /// Tokens in a second; where a stage has none, samples.
+    fn rate(&self) -> String {
+        let (amount, unit) = match self.tokens > 0.0 {
+            true => (self.tokens, "tokens"),
+            false => (self.samples, "samples"),
+        };
+        let rate = amount / self.seconds.max(1e-9);
+        format!("{} {unit}/s", output::count(rate as u64))
+    }
 }
 
 impl Watch {
@@ -51,10 +64,10 @@ impl Watch {
         let lr = record.lr.values().copied().fold(0.0, f64::max);
         let left = figures.seconds * total.saturating_sub(record.step) as f64;
         let mut line = format!(
-            "loss {:.4}  lr {lr:.1e}  |g| {:.2}  {} tokens/s  {} left",
+            "loss {:.4}  lr {lr:.1e}  |g| {:.2}  {}  {} left",
             figures.loss,
             record.grad_norm,
-            output::count((figures.tokens / figures.seconds.max(1e-9)) as u64),
+            figures.rate(),
             time(left),
         );
         for (name, value) in &record.metrics {
@@ -80,17 +93,19 @@ impl Observer for Watch {
 
     fn step(&mut self, record: &StepRecord, total: u64) {
         let mean = |old: f64, new: f64| old + NEW * (new - old);
-        let tokens = record.tokens as f64;
+        let (tokens, samples) = (record.tokens as f64, record.samples as f64);
         self.figures = Some(match self.figures.take() {
             None => Figures {
                 loss: record.loss,
                 seconds: record.seconds,
                 tokens,
+                samples,
             },
             Some(old) => Figures {
                 loss: mean(old.loss, record.loss),
                 seconds: mean(old.seconds, record.seconds),
                 tokens: mean(old.tokens, tokens),
+                samples: mean(old.samples, samples),
             },
         });
         if let Some(bar) = &self.bar {

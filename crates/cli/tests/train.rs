@@ -161,7 +161,10 @@ every = 1
     let set = |pair| run(&["--set", pair, "--out", "runs/refused-words"]);
     set("lexical.words=[\"taste\"]").fails_with(1, &["`taste`", "`kind`, `colour`"]);
     set("lexical.labels=no/such/maps").fails_with(1, &["no/such/maps/labels.json"]);
-    set("data.images=[\"mapped/train\"]").fails_with(1, &["data.images", "one folder"]);
+    set("data.images=[\"mapped/train\", \"mapped/train\"]")
+        .fails_with(1, &["data.images", "one folder"]);
+    set("lexical.labels=[\"mapped/train\", \"mapped/train\"]")
+        .fails_with(1, &["lexical.labels", "one folder"]);
     set("lexical.words=[]").ok();
     let (before, table) = recipe.split_once("[lexical]").unwrap();
     let (_, after) = table.split_once("[data]").unwrap();

@@ -26,8 +26,8 @@
 //! cell of each thing (its middle), a token with such a cell says the mark's word and, for the rest, what
 //! the marked cells show and no other: there is one token for each thing, which names it and it alone.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use burn::module::Module as _;
 use burn::prelude::*;
@@ -42,7 +42,7 @@ use opabinia_model::{Model, ModelConfig, Network, PictureInput, connect_pictures
 use opabinia_nn::{Grid, Region};
 use rand_chacha::ChaCha8Rng;
 
-use crate::pretrain::labels::{LabelDescription, LabelFiles};
+use crate::pretrain::labels::{IGNORE, LabelDescription, LabelFiles};
 use crate::pretrain::loss::unit_rows;
 use crate::recipe::LexicalTable;
 use crate::stage::{FrozenEyes, load_picture, visible_region};
@@ -68,7 +68,7 @@ pub struct Lexicon {
     description: LabelDescription,
     entries: Vec<Entry>,
     /// Planes that mark one cell of each thing, and the value where they mark none.
-    marks: Vec<(usize, u8)>,
+    marks: Vec<(usize, u16)>,
 }
 
 /// A word and when a token is to say it.
@@ -90,7 +90,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// Where this class is.
-    Class(u8),
+    Class(u16),
     /// The more, the nearer to the first class of a scale.
     First,
     /// The more, the nearer to the last.
@@ -103,16 +103,7 @@ impl Lexicon {
     /// # Errors
     /// If label maps have no such plane.
     pub fn new(description: LabelDescription, table: &LexicalTable) -> Result<Self, TrainError> {
-        let plane = |name: &str| {
-            let planes = &description.planes;
-            planes.iter().position(|p| p.name == name).ok_or_else(|| {
-                let known: Vec<_> = planes.iter().map(|p| format!("`{}`", p.name)).collect();
-                TrainError::Refused(format!(
-                    "the recipe names the plane `{name}` of label maps, which have {}",
-                    known.join(", ")
-                ))
-            })
-        };
+        let plane = |name: &str| description.plane(name);
         let mut marks = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
         let mut say = |word: &str, plane: usize, rule: Rule| match entries
@@ -130,7 +121,7 @@ impl Lexicon {
             let Some(found) = description.planes.get(index) else {
                 continue;
             };
-            let classes = found.classes.iter().zip(0_u8..);
+            let classes = found.classes.iter().zip(0_u16..);
             for (word, class) in classes.filter(|(_, class)| Some(*class) != found.background) {
                 say(word, index, Rule::Class(class));
             }
@@ -164,15 +155,41 @@ impl Lexicon {
         })
     }
 
+    /// The same with words that have the same tokens in another order, such as 12 and 21, as one: the mean of
+    /// their embeddings is the same, so they cannot be told apart.
+    fn merged(mut self, tokenizer: &Tokenizer) -> Result<Self, TrainError> {
+        let mut places = BTreeMap::new();
+        let mut merged: Vec<Entry> = Vec::with_capacity(self.entries.len());
+        for entry in self.entries {
+            let spellings = spellings(tokenizer, &entry.word)?;
+            let key: Vec<_> = spellings.iter().map(|ids| shares(ids)).collect();
+            let place = *places
+                .entry((entry.is_graded(), key))
+                .or_insert(merged.len());
+            match merged.get_mut(place) {
+                Some(other) => other.when.extend(entry.when),
+                None => merged.push(entry),
+            }
+        }
+        self.entries = merged;
+        Ok(self)
+    }
+
     /// The embeddings of the words, `[words, hidden]`, scaled so that a product with a token and
-    /// [`BIAS`] make a score. A word of several tokens is their mean.
+    /// [`BIAS`] make a score. A word of several tokens is their mean, and one that is written in two ways
+    /// points between them.
     fn directions(&self, model: &Model) -> Result<Tensor<2>, TrainError> {
         let device = model.device.clone().inner();
         let decoder = model.network.decoder.valid();
         let mut rows = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
-            let ids = word_ids(&model.tokenizer, &entry.word)?;
-            rows.push(decoder.embed(&ids, &device).mean_dim(0));
+            let spellings = spellings(&model.tokenizer, &entry.word)?;
+            let means = spellings
+                .iter()
+                .map(|ids| decoder.embed(ids, &device).mean_dim(0));
+            let means = Tensor::cat(means.collect(), 0);
+            let length = means.clone().square().sum_dim(1).sqrt().mean_dim(0);
+            rows.push(unit_rows(unit_rows(means).mean_dim(0)) * length);
         }
         let rows = Tensor::cat(rows, 0);
         let lengths = rows.clone().square().sum_dim(1).sqrt();
@@ -188,14 +205,14 @@ impl Lexicon {
 
     /// What the tokens of a picture are to say: for each cell of `region` of the square `grid`, row by
     /// row, how often it is to say each word.
-    fn wanted(&self, map: &[u8], grid: Grid, region: &Region) -> Vec<f32> {
+    fn wanted(&self, map: &[u16], grid: Grid, region: &Region) -> Vec<f32> {
         let LabelDescription { rows, cols, .. } = self.description;
         let plane_size = self.description.cells();
         let value = |plane: usize, cell: usize| map.get(plane * plane_size + cell).copied();
         let marked = |cell: &usize| {
             let marks = &mut self.marks.iter();
             marks.any(|&(plane, unmarked)| {
-                let said = |value: u8| value != unmarked && value != self.description.ignore;
+                let said = |value: u16| value != unmarked && value != IGNORE;
                 value(plane, *cell).is_some_and(said)
             })
         };
@@ -225,7 +242,7 @@ impl Lexicon {
         &self,
         plane: usize,
         rule: Rule,
-        values: impl Iterator<Item = u8>,
+        values: impl Iterator<Item = u16>,
         area: usize,
     ) -> f32 {
         if let Rule::Class(class) = rule {
@@ -234,7 +251,7 @@ impl Lexicon {
         }
         let plane = self.description.planes.get(plane);
         let last = plane.map_or(1, |plane| plane.classes.len() - 1) as f32;
-        let said = values.filter(|value| *value != self.description.ignore);
+        let said = values.filter(|value| *value != IGNORE);
         let (sum, count) = said.fold((0.0, 0.0), |(sum, count), value| {
             (sum + f32::from(value) / last, count + 1.0)
         });
@@ -259,21 +276,58 @@ fn span(index: usize, coarse: usize, fine: usize) -> std::ops::Range<usize> {
     first..((index + 1) * fine / coarse).max(first + 1).min(fine)
 }
 
-/// A word as it stands within a sentence.
-fn word_ids(tokenizer: &Tokenizer, word: &str) -> Result<Vec<u32>, TrainError> {
-    // What a beginning adds, markers and spaces, is not the word.
+/// The tokens of a word within a sentence, and those at the beginning of an answer or in quotation marks, if they
+/// are others.
+fn spellings(tokenizer: &Tokenizer, word: &str) -> Result<Vec<Vec<u32>>, TrainError> {
     let encode = |text: &str| tokenizer.encode(text, SpecialTokens::Omit);
-    let (before, whole) = (encode("a")?, encode(&format!("a {word}"))?);
-    let ids = match whole.strip_prefix(&before[..]) {
-        Some(word) => word.to_vec(),
-        None => encode(&format!(" {word}"))?,
+    let is_space = |id: u32| {
+        let text = tokenizer.decode(&[id], SpecialTokens::Omit)?;
+        Ok::<_, TrainError>(text.trim().is_empty())
     };
-    if ids.is_empty() {
+    // What a beginning adds, markers and spaces, is not the word.
+    let after = |before: &str, between: &str| {
+        let whole = encode(&format!("{before}{between}{word}"))?;
+        let Some(mut ids) = whole.strip_prefix(&encode(before)?[..]) else {
+            return Ok(Vec::new());
+        };
+        while let [first, rest @ ..] = ids
+            && is_space(*first)?
+        {
+            ids = rest;
+        }
+        Ok::<_, TrainError>(ids.to_vec())
+    };
+    let mut within = after("a", " ")?;
+    if within.is_empty() {
+        within = encode(&format!(" {word}"))?;
+    }
+    let mut spellings = vec![within, after("\"", "")?];
+    spellings.dedup();
+    spellings.retain(|ids| !ids.is_empty());
+    if word.trim().is_empty() || spellings.is_empty() {
         return Err(TrainError::Refused(format!(
             "the decoder's tokenizer has no tokens for the word `{word}`"
         )));
     }
-    Ok(ids)
+    Ok(spellings)
+}
+
+/// What the mean of tokens depends on: which there are, and their shares.
+fn shares(ids: &[u32]) -> Vec<(u32, usize)> {
+    let mut counts = BTreeMap::<u32, usize>::new();
+    for id in ids {
+        *counts.entry(*id).or_default() += 1;
+    }
+    let common = counts.values().copied().fold(0, greatest_common_divisor);
+    let share = |(id, count)| (id, count / common.max(1));
+    counts.into_iter().map(share).collect()
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    match b {
+        0 => a,
+        _ => greatest_common_divisor(b, a % b),
+    }
 }
 
 /// Pictures with their label maps, and how they are seen.
@@ -286,14 +340,14 @@ pub struct LexicalData {
 }
 
 impl LexicalData {
-    /// Every picture of `set` once, with its map in the folder `labels`.
+    /// Every picture of `set` once, with its map; `labels` has the folder of maps of each file of samples.
     ///
     /// # Errors
-    /// If a sample cannot be read, or the folder does not say what its maps mean.
+    /// If a sample cannot be read, or a folder does not say what its maps mean.
     pub fn new(
         set: &SampleSet,
         pictures: PictureFolder,
-        labels: &Path,
+        labels: &[PathBuf],
         faults: Faults,
     ) -> Result<Self, TrainError> {
         let (mut samples, mut names, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -301,11 +355,11 @@ impl LexicalData {
             let Some(sample) = faults.keep(set.sample(index))? else {
                 continue;
             };
-            let Some(name) = sample.image.clone() else {
+            let (Some(name), Some(folder)) = (&sample.image, labels.get(set.file_of(index))) else {
                 continue;
             };
-            if seen.insert(name.clone()) {
-                names.push(name);
+            if seen.insert((folder, name.clone())) {
+                names.push((folder.as_path(), name.clone()));
                 samples.push(sample);
             }
         }
@@ -315,7 +369,7 @@ impl LexicalData {
             ));
         }
         Ok(Self {
-            labels: LabelFiles::open(labels, &names)?,
+            labels: LabelFiles::of_folders(&names)?,
             samples,
             pictures,
             faults,
@@ -375,6 +429,7 @@ impl LexicalTask {
         };
         let grid = vision.connector.token_grid();
         let lexicon = Lexicon::new(data.labels.description.clone(), table)?;
+        let lexicon = lexicon.merged(&model.tokenizer)?;
         let LabelDescription { rows, cols, .. } = lexicon.description;
         if rows < grid.rows || cols < grid.cols {
             return Err(TrainError::Refused(format!(

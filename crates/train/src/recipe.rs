@@ -34,7 +34,7 @@ pub use model_tables::{
     LexicalTable, MaeTable, ModelTable, TextTable, TokenizerTable,
 };
 pub use run_tables::{
-    BatchTable, DataTable, FeatureCache, Images, LogTable, LoraTable, LoraTarget, MemoryTable,
+    BatchTable, DataTable, FeatureCache, Folders, LogTable, LoraTable, LoraTarget, MemoryTable,
     OptimizerTable, PartTable, Precision, SaveTable, SavedResult, SavedWeights, ScheduleTable,
     TurnsOf,
 };
@@ -252,6 +252,36 @@ impl Recipe {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.work.stage()
+    }
+
+    /// What the run begins with and reads, each with the key that names it: samples, and the parts of a model.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<(&'static str, &Path)> {
+        let mut inputs: Vec<(&str, &Path)> = Vec::new();
+        let files = self.data.files.iter();
+        inputs.extend(files.map(|file| ("data.files", file.as_path())));
+        let validation = self.data.validation.iter();
+        inputs.extend(validation.map(|file| ("data.validation", file.as_path())));
+        let (Work::Lexical { model, .. } | Work::Align(model) | Work::Instruct(model)) = &self.work
+        else {
+            return inputs;
+        };
+        let weights = match &model.start {
+            ModelStart::Folder { from, encoders } => {
+                inputs.push(("model.from", from));
+                let weights = encoders.iter().map(|encoder| &encoder.weights);
+                weights.collect::<Vec<_>>()
+            }
+            ModelStart::Parts {
+                decoder, encoders, ..
+            } => {
+                inputs.push(("model.decoder", decoder));
+                encoders.iter().map(|encoder| &encoder.weights).collect()
+            }
+        };
+        let weights = weights.into_iter().flatten();
+        inputs.extend(weights.map(|path| ("model.encoders.weights", path.as_path())));
+        inputs
     }
 
     /// The folder of the run.

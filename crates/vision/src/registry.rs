@@ -314,7 +314,7 @@ pub static REGISTRY: &[EncoderEntry] = &[
     )),
     shipped(dinov2_row(
         &["opabinia/small-dinov2-mae-128"],
-        "small masked autoencoder of DINOv2's shape/8 128, ships with the small model",
+        "small masked autoencoder of DINOv2's shape/8 128, trained by recipes/small",
         "",
         small::DINOV2,
     )),
@@ -325,6 +325,16 @@ pub static REGISTRY: &[EncoderEntry] = &[
             "small ConvNeXt CLIP 256, all stages, ships with the small model",
             "",
             small::CONVNEXT,
+            Select::AllStages,
+        ))
+    },
+    EncoderEntry {
+        side: Some(small::CONVNEXT_SIDE),
+        ..shipped(convnext_row(
+            &["opabinia/small-convnext-text-256"],
+            "small ConvNeXt CLIP 256 that reads, all stages, trained by recipes/small",
+            "",
+            small::CONVNEXT_TEXT,
             Select::AllStages,
         ))
     },
@@ -467,7 +477,7 @@ mod tests {
             .iter()
             .filter(|entry| entry.names[0].starts_with("opabinia/"))
             .collect();
-        assert_eq!(shipped.len(), 3);
+        assert_eq!(shipped.len(), 4);
         for entry in REGISTRY {
             let ours = entry.names[0].starts_with("opabinia/");
             assert_eq!(entry.repository().is_err(), ours, "{}", entry.name());
@@ -479,6 +489,9 @@ mod tests {
         assert_eq!(facts("opabinia/small-dinov2-mae-128").1, 8 * 8);
         let (side, tokens, width, layers, _) = facts("opabinia/small-convnext-256");
         assert_eq!((side, tokens, width, layers), (256, 64 * 64, 360, 10));
+        // 352 = 32 + 64 + 128 + 128.
+        let (side, tokens, width, layers, _) = facts("opabinia/small-convnext-text-256");
+        assert_eq!((side, tokens, width, layers), (256, 64 * 64, 352, 11));
     }
 
     fn facts(name: &str) -> (u32, usize, usize, usize, u64) {

@@ -45,5 +45,12 @@ pub(crate) const CONVNEXT: ConvNextConfig = ConvNextConfig {
     eps: 1e-6,
 };
 
-/// Side in pixels of the convolutional encoder's pictures.
+/// The same, taught to read: wider where letters are told apart, and not so deep.
+pub(crate) const CONVNEXT_TEXT: ConvNextConfig = ConvNextConfig {
+    depths: [2, 4, 4, 1],
+    dims: [32, 64, 128, 128],
+    eps: 1e-6,
+};
+
+/// Side in pixels of the convolutional encoders' pictures.
 pub(crate) const CONVNEXT_SIDE: u32 = 256;

@@ -22,10 +22,11 @@ fn values(encoder: &Encoder) -> Vec<f32> {
     values.0
 }
 
-const SHIPPED: [&str; 3] = [
+const SHIPPED: [&str; 4] = [
     "opabinia/small-siglip-128",
     "opabinia/small-dinov2-mae-128",
     "opabinia/small-convnext-256",
+    "opabinia/small-convnext-text-256",
 ];
 
 #[test]

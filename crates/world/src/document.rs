@@ -12,17 +12,12 @@ use crate::font::{self, Face};
 use crate::palette::{BLACK, WHITE, contrast, ink_on};
 use crate::render::canvas::{Align, Canvas, Pen};
 use crate::truth::{Box2d, Colour, Document, Layout, Mark, MarkKind, Truth};
-use crate::words::{Theme, WORDS, draw_words};
+use crate::words::{COLUMNS, Theme, WORDS, draw_words};
 
 /// Least contrast between ink and paper.
 const LEAST_CONTRAST: f64 = 4.0;
 /// Ink stays this far from the edges, in pixels of 256.
 const MARGIN: f64 = 8.0;
-/// Column headers of tables.
-const COLUMNS: [&str; 16] = [
-    "age", "tax", "sum", "wins", "days", "cups", "eggs", "cars", "keys", "runs", "hits", "pens",
-    "cost", "size", "jobs", "bags",
-];
 
 /// Draws one big word.
 pub(crate) fn draw_word(rng: &mut ChaCha8Rng, side: u32) -> (RgbImage, Layout, Truth) {
@@ -223,6 +218,7 @@ fn labels(rng: &mut ChaCha8Rng, side: u32) -> (Canvas, Vec<(Colour, String)>) {
             kind: MarkKind::Label,
             colour: *colour,
             share: None,
+            name: None,
         };
         let paint = |canvas: &mut Canvas| canvas.rectangle(area, radius, colour.rgb());
         page.canvas.mark(mark, paint);

@@ -91,12 +91,7 @@ pub(crate) fn lay_out(face: Face, em: f64, text: &str, x: f64, y: f64) -> Option
     let ink = glyphs
         .iter()
         .map(|(_, glyph)| bounds(glyph))
-        .reduce(|a, b| Box2d {
-            left: a.left.min(b.left),
-            top: a.top.min(b.top),
-            right: a.right.max(b.right),
-            bottom: a.bottom.max(b.bottom),
-        })?;
+        .reduce(Box2d::joined)?;
     Some(Line { glyphs, ink })
 }
 

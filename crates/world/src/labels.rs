@@ -5,20 +5,24 @@
 //! *planes*; each says one thing about every cell as the number of a class, or leaves it open
 //! ([`IGNORE`]) where the question makes no sense, such as the material of a letter.
 //!
-//! On disk a map is one grey PNG with the planes below each other, in the order of
-//! `labels.json` ([`describe`]).
+//! On disk a map is one PNG with the planes below each other, in the order of `labels.json`
+//! ([`describe`]); grey, but for planes of more classes than a byte has values
+//! ([`PlaneDescription::wide`]).
 
 use opabinia_image::{ImageError, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::truth::{
-    Colour, Layout, MarkKind, Material, Object, Picture, Scene, Shape, Size, Truth,
+    Colour, Layout, MarkKind, Material, Object, Picture, Scene, Shape, Size, Truth, Word,
 };
+use crate::words::{VOCABULARY, place_in_vocabulary};
 
 /// Cells of a map, both ways.
 pub const CELLS: usize = 32;
 /// A cell that a plane says nothing about.
-pub const IGNORE: u8 = 255;
+pub const IGNORE: u16 = u16::MAX;
+/// How a plane of few classes writes that.
+const IGNORE_BYTE: u8 = u8::MAX;
 /// An object or a mark owns a cell from this share of its pixels on.
 const LEAST_SHARE: f64 = 0.25;
 /// Depths are told apart in steps of a constant ratio between these, in metres.
@@ -51,9 +55,10 @@ enum Plane {
     Share,
     Row,
     Column,
+    Word,
 }
 
-const PLANES: [Plane; 11] = [
+const PLANES: [Plane; 12] = [
     Plane::Kind,
     Plane::Colour,
     Plane::Material,
@@ -65,6 +70,7 @@ const PLANES: [Plane; 11] = [
     Plane::Share,
     Plane::Row,
     Plane::Column,
+    Plane::Word,
 ];
 
 impl Plane {
@@ -81,6 +87,7 @@ impl Plane {
             Self::Share => "share of the axis",
             Self::Row => "row",
             Self::Column => "column",
+            Self::Word => "word",
         }
     }
 
@@ -113,6 +120,7 @@ impl Plane {
                 ["none".to_owned()].into_iter().chain(letters).collect()
             }
             Self::Row | Self::Column => (0..CELLS).map(|i| i.to_string()).collect(),
+            Self::Word => VOCABULARY.clone(),
             Self::Share => (0..=SHARE_STEPS)
                 .map(|i| format!("{:.2}", i as f64 / SHARE_STEPS as f64))
                 .collect(),
@@ -120,17 +128,22 @@ impl Plane {
     }
 
     /// What it says of a cell that shows nothing of interest.
-    fn empty(self) -> u8 {
+    fn empty(self) -> u16 {
         match self {
             Self::Kind | Self::Middle | Self::LetterLeft | Self::LetterRight => 0,
             Self::Colour | Self::Material | Self::Size | Self::Depth | Self::Share => IGNORE,
             // Filled in where something is.
-            Self::Row | Self::Column => IGNORE,
+            Self::Row | Self::Column | Self::Word => IGNORE,
         }
     }
 
+    /// Whether it has more classes than a byte has values.
+    fn is_wide(self) -> bool {
+        self == Self::Word
+    }
+
     /// The class of cells that show nothing of interest, where there is one.
-    fn background(self) -> Option<u8> {
+    fn background(self) -> Option<u16> {
         Some(self.empty()).filter(|class| *class != IGNORE)
     }
 }
@@ -158,7 +171,11 @@ pub struct PlaneDescription {
     /// Names of the values from 0.
     pub classes: Vec<String>,
     /// The value of cells that show nothing of interest, which are most; none if there is none.
-    pub background: Option<u8>,
+    pub background: Option<u16>,
+    /// Whether a value is red plus 256 times green of its pixel, and 65535 where nothing is said; else it is
+    /// red, and 255.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wide: bool,
 }
 
 /// What the maps of the world say.
@@ -167,16 +184,18 @@ pub fn describe() -> Description {
         name: plane.name().to_owned(),
         classes: plane.classes(),
         background: plane.background(),
+        wide: plane.is_wide(),
     };
     Description {
         rows: CELLS,
         cols: CELLS,
-        ignore: IGNORE,
+        ignore: IGNORE_BYTE,
         planes: PLANES.iter().map(plane).collect(),
     }
 }
 
-/// The label map of a picture as a grey picture of [`CELLS`] columns, planes below each other.
+/// The label map of a picture as a picture of [`CELLS`] columns, planes below each other; grey, but for wide
+/// planes ([`PlaneDescription::wide`]).
 ///
 /// # Errors
 /// None for pictures that [`crate::draw`] gave.
@@ -187,13 +206,22 @@ pub fn label_map(picture: &Picture) -> Result<RgbImage, ImageError> {
         Truth::Document(_) | Truth::Chart(_) => map.layout(&picture.layout, picture.pixels.size()),
     }
     map.places();
-    let grey = map.values.iter().flat_map(|value| [*value; 3]).collect();
-    RgbImage::from_raw(CELLS as u32, (PLANES.len() * CELLS) as u32, grey)
+    let planes = PLANES.iter().zip(map.values.chunks(CELLS * CELLS));
+    let pixels = planes.flat_map(|(plane, values)| {
+        let pixel = |value: &u16| match (value.to_le_bytes(), plane.is_wide()) {
+            ([low, high], true) => [low, high, 0],
+            ([low, 0], false) => [low; 3],
+            _ => [IGNORE_BYTE; 3],
+        };
+        values.iter().flat_map(pixel)
+    });
+    let pixels = pixels.collect();
+    RgbImage::from_raw(CELLS as u32, (PLANES.len() * CELLS) as u32, pixels)
 }
 
 struct Map {
     /// Planes, rows, columns.
-    values: Vec<u8>,
+    values: Vec<u16>,
 }
 
 impl Map {
@@ -208,7 +236,7 @@ impl Map {
     fn set(&mut self, plane: Plane, cell: usize, class: usize) {
         let at = Self::index(plane, cell);
         if let Some(value) = at.and_then(|at| self.values.get_mut(at)) {
-            *value = u8::try_from(class).unwrap_or(IGNORE);
+            *value = u16::try_from(class).unwrap_or(IGNORE);
         }
     }
 
@@ -216,7 +244,8 @@ impl Map {
     fn places(&mut self) {
         for cell in 0..CELLS * CELLS {
             let shown = [Plane::Kind, Plane::LetterLeft, Plane::LetterRight];
-            if shown.iter().any(|plane| self.get(*plane, cell) > 0) {
+            let shown = shown.iter().any(|plane| self.get(*plane, cell) > 0);
+            if shown || self.get(Plane::Word, cell) != IGNORE {
                 self.set(Plane::Row, cell, cell / CELLS);
                 self.set(Plane::Column, cell, cell % CELLS);
             }
@@ -228,7 +257,7 @@ impl Map {
         Some(start * CELLS * CELLS + cell)
     }
 
-    fn get(&self, plane: Plane, cell: usize) -> u8 {
+    fn get(&self, plane: Plane, cell: usize) -> u16 {
         let value = Self::index(plane, cell).and_then(|at| self.values.get(at));
         value.copied().unwrap_or(IGNORE)
     }
@@ -269,6 +298,9 @@ impl Map {
                 let first = 1 + Shape::ALL.len();
                 self.set(Plane::Kind, cell, first + kind.unwrap_or_default());
                 self.set(Plane::Colour, cell, mark.colour as usize);
+                if let Some(name) = &mark.name {
+                    self.word(cell, name);
+                }
                 if let Some(share) = mark.share {
                     let step = (share.clamp(0.0, 1.0) * SHARE_STEPS as f64).round();
                     self.set(Plane::Share, cell, step as usize);
@@ -277,6 +309,9 @@ impl Map {
         }
         for (cell, _) in owners.middles() {
             self.set(Plane::Middle, cell, 1);
+        }
+        for word in &layout.words {
+            self.written(word, size);
         }
         // Backwards, so that of two letters in one half of a cell the first stays.
         for letter in layout.letters.iter().rev() {
@@ -296,6 +331,35 @@ impl Map {
                 self.set(plane, cell, 1 + class);
             }
         }
+    }
+
+    /// Says of a cell which word it shows.
+    fn word(&mut self, cell: usize, written: &str) {
+        if let Some(class) = place_in_vocabulary(written) {
+            self.set(Plane::Word, cell, class);
+        }
+    }
+
+    /// A word owns the cells that it covers enough of, and the one of its middle.
+    fn written(&mut self, word: &Word, size: (u32, u32)) {
+        let cells = |[from, to]: [f64; 2], side: u32| {
+            let [from, to] = [from, to].map(|at| at / f64::from(side) * CELLS as f64);
+            let middle = ((from + to) / 2.0).clamp(0.0, (CELLS - 1) as f64) as usize;
+            let covered = move |cell: &usize| {
+                let start = *cell as f64;
+                let share = to.min(start + 1.0) - from.max(start);
+                share >= 0.5 || *cell == middle
+            };
+            ((0..CELLS).filter(covered).collect::<Vec<_>>(), middle)
+        };
+        let (cols, col) = cells([word.ink.left, word.ink.right], size.0);
+        let (rows, row) = cells([word.ink.top, word.ink.bottom], size.1);
+        for row in rows {
+            for col in &cols {
+                self.word(row * CELLS + col, &word.text);
+            }
+        }
+        self.set(Plane::Middle, row * CELLS + col, 1);
     }
 }
 
@@ -373,13 +437,15 @@ mod tests {
     use super::*;
     use crate::picture::{PictureOptions, Subject, draw};
 
-    fn plane(map: &RgbImage, wanted: Plane) -> Vec<u8> {
+    fn plane(map: &RgbImage, wanted: Plane) -> Vec<u16> {
         let index = PLANES.iter().position(|plane| *plane == wanted).unwrap();
-        let values = map.data().iter().step_by(3).copied();
-        values
-            .skip(index * CELLS * CELLS)
-            .take(CELLS * CELLS)
-            .collect()
+        let cells = map.data().chunks(3).skip(index * CELLS * CELLS);
+        let value = |cell: &[u8]| match (u16::from_le_bytes([cell[0], cell[1]]), cell[0]) {
+            (wide, _) if wanted.is_wide() => wide,
+            (_, IGNORE_BYTE) => IGNORE,
+            (_, value) => u16::from(value),
+        };
+        cells.take(CELLS * CELLS).map(value).collect()
     }
 
     fn map_of(seed: u64, subject: Subject) -> (Picture, RgbImage) {
@@ -421,7 +487,7 @@ mod tests {
             assert!(middles + 1 >= scene.objects.len(), "seed {seed}");
             let kinds = plane(&map, Plane::Kind);
             for object in &scene.objects {
-                assert!(kinds.contains(&(1 + object.shape as u8)), "seed {seed}");
+                assert!(kinds.contains(&(1 + object.shape as u16)), "seed {seed}");
             }
         }
     }
@@ -451,6 +517,51 @@ mod tests {
         }
     }
 
+    /// Every word has a class, whatever its case, and is said where it stands, and by the bar or the point above
+    /// it, and nowhere else.
+    #[test]
+    fn words_say_themselves() {
+        for subject in Subject::ALL {
+            for seed in 0..6 {
+                let (picture, map) = map_of(seed, subject);
+                let said = plane(&map, Plane::Word);
+                let (layout, (width, height)) = (&picture.layout, picture.pixels.size());
+                let class = |text: &str| place_in_vocabulary(text).unwrap() as u16;
+                let reach = |from: f64, to: f64, side: u32| {
+                    let cell = |at: f64| (at / f64::from(side) * CELLS as f64) as usize;
+                    cell(from)..=cell(to).min(CELLS - 1)
+                };
+                for (cell, value) in said.iter().enumerate().filter(|(_, v)| **v != IGNORE) {
+                    let by_word = layout.words.iter().any(|word| {
+                        class(&word.text) == *value
+                            && reach(word.ink.left, word.ink.right, width).contains(&(cell % CELLS))
+                            && reach(word.ink.top, word.ink.bottom, height)
+                                .contains(&(cell / CELLS))
+                    });
+                    let by_mark = || {
+                        let mut names = layout.marks.iter().filter_map(|mark| mark.name.as_ref());
+                        names.any(|name| class(name) == *value)
+                    };
+                    assert!(by_word || by_mark(), "{subject:?} {seed} {cell}");
+                }
+                // A narrow number may lose its only cell to its neighbour.
+                let middles = layout.words.iter().filter(|word| {
+                    let middle = |from: f64, to: f64, side: u32| {
+                        let at = (from + to) / 2.0 / f64::from(side) * CELLS as f64;
+                        at.clamp(0.0, (CELLS - 1) as f64) as usize
+                    };
+                    let row = middle(word.ink.top, word.ink.bottom, height);
+                    let col = middle(word.ink.left, word.ink.right, width);
+                    said.get(row * CELLS + col) == Some(&class(&word.text))
+                });
+                assert!(
+                    middles.count() + 1 >= layout.words.len(),
+                    "{subject:?} {seed}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn bars_know_their_share() {
         let (picture, map) = map_of(3, Subject::Bar);
@@ -459,7 +570,7 @@ mod tests {
         };
         let shares = plane(&map, Plane::Share);
         for (_, _, value) in &chart.entries {
-            let step = (20.0 * f64::from(*value) / f64::from(chart.top)).round() as u8;
+            let step = (20.0 * f64::from(*value) / f64::from(chart.top)).round() as u16;
             assert!(shares.contains(&step), "{value} of {}", chart.top);
         }
     }

@@ -162,6 +162,19 @@ pub struct Box2d {
     pub bottom: f64,
 }
 
+impl Box2d {
+    /// The smallest one around two.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        Self {
+            left: self.left.min(other.left),
+            top: self.top.min(other.top),
+            right: self.right.max(other.right),
+            bottom: self.bottom.max(other.bottom),
+        }
+    }
+}
+
 /// One solid object of a scene.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Object {
@@ -310,8 +323,17 @@ pub struct Letter {
     pub ink: Box2d,
 }
 
+/// A word in a picture: letters without a space between them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    /// Its letters.
+    pub text: String,
+    /// The box around its ink.
+    pub ink: Box2d,
+}
+
 /// What a coloured area of a document or a chart stands for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// What it is.
     pub kind: MarkKind,
@@ -319,6 +341,8 @@ pub struct Mark {
     pub colour: Colour,
     /// Its value over the largest that the axis has, from 0 to 1; none if it has none.
     pub share: Option<f64>,
+    /// What it is called, where the name stands below it.
+    pub name: Option<String>,
 }
 
 /// Kinds of marks.
@@ -341,6 +365,8 @@ pub enum MarkKind {
 pub struct Layout {
     /// In the order of writing.
     pub letters: Vec<Letter>,
+    /// In the order of writing, too.
+    pub words: Vec<Word>,
     /// In the order of painting.
     pub marks: Vec<Mark>,
     /// Row-major: 0 where there is no mark, else its index plus one.

@@ -1,5 +1,6 @@
 //! The words of documents and charts.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use rand::Rng;
@@ -9,6 +10,41 @@ use rand_chacha::ChaCha8Rng;
 /// Common English nouns of three to eight letters, in `words.txt`.
 pub static WORDS: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| include_str!("words.txt").split_whitespace().collect());
+
+/// Numbers up to this are words, too: values of charts and tables.
+const LARGEST_NUMBER: u32 = 100;
+
+/// All that is ever written in a picture, word by word, whatever the case of its letters; in an order that
+/// stays the same.
+pub static VOCABULARY: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let names = THEMES.iter().flat_map(|theme| theme.names);
+    let headers = THEMES.iter().map(|theme| &theme.header).chain(&COLUMNS);
+    let titles = THEMES.iter().flat_map(|theme| theme.titles);
+    let written = names.chain(headers).chain(titles).chain(WORDS.iter());
+    let words = written.flat_map(|text| text.split_whitespace());
+    let numbers = (0..=LARGEST_NUMBER).map(|number| number.to_string());
+    let mut seen = HashSet::new();
+    let mut all: Vec<String> = words.map(str::to_owned).chain(numbers).collect();
+    all.retain(|word| seen.insert(word.to_lowercase()));
+    all
+});
+
+static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
+    let places = VOCABULARY.iter().enumerate();
+    places.map(|(at, word)| (word.to_lowercase(), at)).collect()
+});
+
+/// The place of a written word in [`VOCABULARY`], whatever the case of its letters and the marks around it.
+pub fn place_in_vocabulary(written: &str) -> Option<usize> {
+    let bare = written.trim_matches(|c: char| !c.is_alphanumeric());
+    PLACES.get(&bare.to_lowercase()).copied()
+}
+
+/// Column headers of tables.
+pub(crate) const COLUMNS: [&str; 16] = [
+    "age", "tax", "sum", "wins", "days", "cups", "eggs", "cars", "keys", "runs", "hits", "pens",
+    "cost", "size", "jobs", "bags",
+];
 
 /// What the rows of a table or the bars of a chart may stand for.
 #[derive(Debug)]

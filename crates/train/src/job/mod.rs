@@ -167,7 +167,7 @@ fn refuse_unsupported(recipe: &Recipe, device: &Device) -> Result<(), TrainError
     if recipe.memory.precision == Precision::Bf16 && on_cpu {
         return Err(TrainError::Refused(
             "the recipe asks for `precision = \"bf16\"`, which the CPU only makes slower; set \
-             `memory.precision = \"f32\"`, or train on a GPU"
+             `memory.precision = \"f32\"`, or train on a GPU (`--device cuda`)"
                 .into(),
         ));
     }

@@ -177,7 +177,8 @@ impl Job<'_> {
                 (For::Validation, Some(folder)) => folder,
                 _ => &maps.labels,
             };
-            let labels = LabelFiles::open(folder, &names)?;
+            let labels = LabelFiles::open(folder, &names)?.with_planes(&maps.planes)?;
+            labels.mean_the_same_as(&maps.labels)?;
             DenseTask::new(choice.clone(), pictures(paths), labels)
         })
     }
@@ -233,12 +234,8 @@ impl Job<'_> {
             .unzip())
     }
 
-    pub(super) fn required_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
-        let root = self.picture_root(purpose).ok_or_else(|| {
-            TrainError::Refused(
-                "the recipe does not say where pictures are; set `images` in `[data]`".into(),
-            )
-        })?;
+    fn required_root(&self, purpose: For) -> Result<PathBuf, TrainError> {
+        let root = self.picture_root(purpose).ok_or_else(no_pictures)?;
         Ok(root.to_path_buf())
     }
 
@@ -325,6 +322,12 @@ fn documents(template: &ChatTemplate, samples: &[Sample]) -> Result<Vec<String>,
 
 fn without_picture(text: &str) -> String {
     text.replace(IMAGE_PLACEHOLDER, "").trim().to_owned()
+}
+
+pub(super) fn no_pictures() -> TrainError {
+    TrainError::Refused(
+        "the recipe does not say where pictures are; set `images` in `[data]`".into(),
+    )
 }
 
 fn hash_of(samples: &[Sample]) -> String {

@@ -15,13 +15,14 @@ use opabinia_weights::{Checkpoint, WeightDtype};
 
 use super::names::NetworkNames;
 use super::preflight::bytes_per_picture;
+use super::pretrain::no_pictures;
 use super::{Done, Driven, Finished, Job, Order, Preflight};
 use crate::TrainError;
 use crate::engine::run_folder::{RunFolder, Totals};
 use crate::groups::Part;
 use crate::lexical::{LexicalData, LexicalTask};
 use crate::lora;
-use crate::recipe::{self, FeatureCache, Images, LexicalTable, ModelStart};
+use crate::recipe::{self, FeatureCache, Folders, LexicalTable, ModelStart};
 use crate::stage::{Eyes, FrozenEyes, StageData, StageTask};
 
 /// The lists of bad samples in the run's folder.
@@ -41,8 +42,8 @@ impl Job<'_> {
     pub(super) fn picture_root(&self, purpose: For) -> Option<&PathBuf> {
         let data = &self.recipe.data;
         let training = match &data.images {
-            Some(Images::Folder(folder)) => Some(folder),
-            Some(Images::OfFiles(folders)) => folders.first(),
+            Some(Folders::One(folder)) => Some(folder),
+            Some(Folders::OfFiles(folders)) => folders.first(),
             None => None,
         };
         match purpose {
@@ -57,7 +58,7 @@ impl Job<'_> {
         };
         let mut pictures = PictureFolder::open(root, ImageLimits::default())?;
         let data = &self.recipe.data;
-        if let (For::Training, Some(Images::OfFiles(folders))) = (purpose, &data.images) {
+        if let (For::Training, Some(Folders::OfFiles(folders))) = (purpose, &data.images) {
             for (file, folder) in data.files.iter().zip(folders) {
                 pictures = pictures.with_file(file, folder)?;
             }
@@ -128,13 +129,16 @@ impl Job<'_> {
         order: Order<'_>,
     ) -> Result<Done, TrainError> {
         let model = self.model(wanted)?;
-        let task = |files: &[PathBuf], labels: &Path, purpose: For| {
-            let root = self.required_root(purpose)?;
-            let pictures = PictureFolder::open(root, ImageLimits::default())?;
+        let task = |files: &[PathBuf], labels: &Folders, purpose: For| {
+            let pictures = self.pictures(purpose)?.ok_or_else(no_pictures)?;
+            let labels = match labels {
+                Folders::One(folder) => vec![folder.clone(); files.len()],
+                Folders::OfFiles(folders) => folders.clone(),
+            };
             let samples = SampleSet::open(files)?;
             let faults = self.faults(&samples, purpose)?;
             let hash = data_hash(&samples);
-            let data = LexicalData::new(&samples, pictures, labels, faults)?;
+            let data = LexicalData::new(&samples, pictures, &labels, faults)?;
             let hash = format!("{hash} {}", data.hash()?);
             let eyes = FrozenEyes::new(&model, &self.main, self.feature_store()?);
             Ok::<_, TrainError>((LexicalTask::new(data, table, &model, eyes)?, hash))
@@ -143,7 +147,8 @@ impl Job<'_> {
         let validation = match (&data.validation, &table.validation_labels) {
             (Some(file), Some(labels)) => {
                 let files = std::slice::from_ref(file);
-                Some(Arc::new(task(files, labels, For::Validation)?.0))
+                let labels = Folders::One(labels.clone());
+                Some(Arc::new(task(files, &labels, For::Validation)?.0))
             }
             _ => None,
         };

@@ -1,8 +1,9 @@
 use super::*;
+use crate::recipe::Folders;
 
 /// A map of 4 × 4 cells: a red ball in the upper left quarter, a cube without a colour in one cell
 /// of the lower right one, and how far it is to the right.
-fn lexicon() -> (Lexicon, Vec<u8>) {
+fn lexicon() -> (Lexicon, Vec<u16>) {
     let text = r#"{"rows": 4, "cols": 4, "ignore": 255, "planes": [
         {"name": "kind", "classes": ["nothing", "ball", "cube"], "background": 0},
         {"name": "colour", "classes": ["red", "blue"], "background": null},
@@ -10,7 +11,7 @@ fn lexicon() -> (Lexicon, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("labels.json"), text).unwrap();
     let table = LexicalTable {
-        labels: folder.path().into(),
+        labels: Folders::One(folder.path().into()),
         validation_labels: None,
         words: vec!["kind".into(), "colour".into()],
         scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
@@ -18,11 +19,11 @@ fn lexicon() -> (Lexicon, Vec<u8>) {
     };
     let description = LabelDescription::read(folder.path()).unwrap();
     let kind = [1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-    let mut colour = [255; 16];
+    let mut colour = [IGNORE; 16];
     for cell in [0, 1, 4] {
         colour[cell] = 0;
     }
-    let column = std::array::from_fn::<u8, 16, _>(|cell| cell as u8 % 4);
+    let column = std::array::from_fn::<u16, 16, _>(|cell| cell as u16 % 4);
     let map = [kind, colour, column].concat();
     (Lexicon::new(description, &table).unwrap(), map)
 }
@@ -64,7 +65,7 @@ fn a_token_with_a_mark_says_what_the_mark_shows() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("labels.json"), text).unwrap();
     let mut table = LexicalTable {
-        labels: folder.path().into(),
+        labels: Folders::One(folder.path().into()),
         validation_labels: None,
         words: vec!["colour".into()],
         scales: [("column".to_owned(), ["left".to_owned(), "right".to_owned()])].into(),
@@ -75,7 +76,7 @@ fn a_token_with_a_mark_says_what_the_mark_shows() {
     let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
     assert_eq!(words, ["red", "blue", "left", "right", "object"]);
     let grid = Grid { rows: 1, cols: 1 };
-    let says = |middle: [u8; 4]| {
+    let says = |middle: [u16; 4]| {
         let map = [[0, 0, 0, 1], middle, [0, 1, 0, 1]].concat();
         lexicon.wanted(&map, grid, &Region::whole(grid))
     };
@@ -99,7 +100,7 @@ fn a_word_of_two_planes_is_one_word() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("labels.json"), text).unwrap();
     let table = LexicalTable {
-        labels: folder.path().into(),
+        labels: Folders::One(folder.path().into()),
         validation_labels: None,
         words: vec!["left half".into(), "right half".into()],
         scales: [].into(),
@@ -110,7 +111,7 @@ fn a_word_of_two_planes_is_one_word() {
     let words: Vec<&str> = lexicon.entries.iter().map(|e| e.word.as_str()).collect();
     assert_eq!(words, ["a", "b", "c"]);
     let grid = Grid { rows: 1, cols: 2 };
-    let map = [0, 1, 0, 9];
+    let map = [0, 1, 0, IGNORE];
     let wanted = lexicon.wanted(&map, grid, &Region::whole(grid));
     assert_eq!(wanted, [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
 }
@@ -132,4 +133,69 @@ fn what_is_said_is_counted() {
     let found = said(&scores, &[1.0, 1.0, 0.0], &[false; 3]);
     let counts: Vec<_> = found.iter().map(|m| (m.sum, m.count)).collect();
     assert_eq!(counts, [(1.0, 2.0), (1.0, 2.0)]);
+}
+
+fn tokenizer() -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    let options = crate::pretrain::tokenizer::TokenizerOptions {
+        vocabulary: 400,
+        template: "phi3".into(),
+        max_length: 64,
+    };
+    let texts = std::iter::repeat_n("is the ball red or blue\n\"red\" \"ball\" 12", 50);
+    crate::pretrain::tokenizer::train_tokenizer(texts, &options, folder.path()).unwrap()
+}
+
+/// After a space most tokenizers have another token for a word than at the beginning.
+#[test]
+fn a_word_has_the_tokens_of_both_places() {
+    let tokenizer = tokenizer();
+    let texts = |word: &str| {
+        let spellings = spellings(&tokenizer, word).unwrap();
+        let text = |ids: &Vec<u32>| tokenizer.decode(ids, SpecialTokens::Omit).unwrap();
+        spellings.iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("red"), [" red", "red"]);
+    assert_eq!(texts("ball"), [" ball", "ball"]);
+    // Digits are tokens of their own, and the space before them is another, which is not the number.
+    assert_eq!(texts("12"), ["12"]);
+    assert!(spellings(&tokenizer, "").is_err());
+    assert!(spellings(&tokenizer, " ").is_err());
+}
+
+/// The mean of embeddings knows no order.
+#[test]
+fn numbers_of_the_same_digits_are_one_word() {
+    assert_eq!(shares(&[1, 2]), shares(&[2, 1]));
+    assert_eq!(shares(&[5]), shares(&[5, 5]));
+    assert_eq!(shares(&[7, 7, 4, 4]), shares(&[4, 7]));
+    assert_ne!(shares(&[7, 7, 4]), shares(&[4, 7]));
+
+    let tokenizer = tokenizer();
+    let description: LabelDescription = serde_json::from_value(serde_json::json!({
+        "rows": 1, "cols": 4, "ignore": 255, "planes": [
+            {"name": "word", "classes": ["12", "red", "21", "1"], "background": null},
+            {"name": "column", "classes": ["0", "1", "2", "3"], "background": null}]
+    }))
+    .unwrap();
+    let table = LexicalTable {
+        labels: Folders::One("labels".into()),
+        validation_labels: None,
+        words: vec!["word".into()],
+        // What a scale says more or less is never one with a word that is there or not.
+        scales: [("column".to_owned(), ["red".to_owned(), "blue".to_owned()])].into(),
+        marks: [].into(),
+    };
+    let lexicon = Lexicon::new(description, &table).unwrap();
+    let merged = lexicon.merged(&tokenizer).unwrap();
+    let words: Vec<&str> = merged.entries.iter().map(|e| e.word.as_str()).collect();
+    assert_eq!(words, ["12", "red", "1", "blue"]);
+    let grid = Grid { rows: 1, cols: 4 };
+    let wanted = merged.wanted(
+        &[0, 2, 3, IGNORE, IGNORE, IGNORE, IGNORE, IGNORE],
+        grid,
+        &Region::whole(grid),
+    );
+    let twelve: Vec<f32> = wanted.iter().step_by(4).copied().collect();
+    assert_eq!(twelve, [1.0, 1.0, 0.0, 0.0]);
 }

@@ -23,7 +23,7 @@ use opabinia_vision::{Encoder, pixel_tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::encoder::{EncoderChoice, EncoderTask, Outputs, first_value};
-use super::labels::{LabelFiles, PlaneDescription};
+use super::labels::{IGNORE, LabelFiles, PlaneDescription};
 use super::pictures::{Pictures, prepared};
 use super::start::{Start, plain, start};
 use crate::{BatchSize, LossSum, Metric, Task, TrainError};
@@ -159,12 +159,16 @@ impl Task for DenseTask {
             let values = self.labels.read(sample as usize)?;
             for (asked, plane) in asked.iter_mut().zip(values.chunks(cells)) {
                 for (cell, &value) in plane.iter().enumerate() {
-                    if value != description.ignore {
+                    if value != IGNORE {
                         asked.cells.push((row * cells + cell) as i32);
                         asked.classes.push(u32::from(value));
                     }
                 }
             }
+        }
+        // Of some pictures the planes that are learned say nothing: a scene has no words.
+        if asked.iter().all(|asked| asked.cells.is_empty()) {
+            return Ok(None);
         }
         Ok(Some(DenseBatch {
             pixels: prepared(self.pictures.as_ref(), samples, &self.preprocessor)?,
@@ -271,6 +275,7 @@ mod tests {
             name: "kind".into(),
             classes: vec!["none".into(), "ball".into()],
             background: Some(0),
+            wide: false,
         };
         assert_eq!(
             plane.shares(&[0, 1, 0, 1, 0]),

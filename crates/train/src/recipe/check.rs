@@ -3,6 +3,7 @@
 //! Each check names its key; [`Places`] finds the line or the override that the value came from.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 
 use opabinia_connector::{InLlmConfig, LayerType, ProjectorKind};
 use opabinia_data::FaultLimit;
@@ -14,8 +15,8 @@ use opabinia_vision::EncoderSpec;
 use super::error::{Place, Places, RecipeError, unknown};
 use super::model_tables::{ConnectorTable, DecoderTable, EncoderTable};
 use super::run_tables::{
-    BatchTable, DataTable, FeatureCache, Images, LoraTable, OptimizerTable, SaveTable, SavedResult,
-    ScheduleTable, TurnsOf,
+    BatchTable, DataTable, FeatureCache, Folders, LoraTable, OptimizerTable, SaveTable,
+    SavedResult, ScheduleTable, TurnsOf,
 };
 use super::tables::{Document, Stage};
 
@@ -262,6 +263,21 @@ impl Check<'_> {
         self.ensure(value.is_finite(), key, value, "it must be a number")
     }
 
+    /// A list of folders has one for each file of samples.
+    pub(super) fn one_for_each(
+        &self,
+        key: &str,
+        folders: &[PathBuf],
+        table: &DataTable,
+    ) -> Checked {
+        self.ensure(
+            folders.len() == table.files.len(),
+            key,
+            format!("a list of {}", folders.len()),
+            "it must be one folder, or a list with one for each of `data.files`",
+        )
+    }
+
     pub(super) fn data(&self, stage: Stage, table: &DataTable) -> Checked {
         if table.files.is_empty() {
             return Err(self.missing("data.files", "the samples to train on"));
@@ -272,15 +288,10 @@ impl Check<'_> {
             table.workers,
             "somebody must read",
         )?;
-        if let Some(Images::OfFiles(folders)) = &table.images {
+        if let Some(Folders::OfFiles(folders)) = &table.images {
+            self.one_for_each("data.images", folders, table)?;
             self.ensure(
-                folders.len() == table.files.len(),
-                "data.images",
-                format!("a list of {}", folders.len()),
-                "it must be one folder, or a list with one for each of `data.files`",
-            )?;
-            self.ensure(
-                matches!(stage, Stage::Align | Stage::Instruct),
+                matches!(stage, Stage::Align | Stage::Instruct | Stage::Lexical),
                 "data.images",
                 "a list",
                 "pretraining takes one folder for all files",

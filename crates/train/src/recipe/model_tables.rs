@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Folders;
 use crate::pretrain::FirstWeights;
 
 /// `[model]`: what the two stages of the recipe start from. Either a whole model folder, or parts.
@@ -187,14 +188,17 @@ pub struct DenseTable {
     /// The same for `data.validation_images`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_labels: Option<PathBuf>,
+    /// Planes that the encoder learns; all if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planes: Vec<String>,
 }
 
 /// `[lexical]`: what visual tokens are to say, and in which words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LexicalTable {
-    /// Folder of the label maps of `data.images`, as in `[dense]`.
-    pub labels: PathBuf,
+    /// Folder of the label maps of `data.images`, as in `[dense]`; or a list with one for each of `data.files`.
+    pub labels: Folders,
     /// The same for `data.validation_images`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_labels: Option<PathBuf>,

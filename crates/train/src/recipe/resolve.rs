@@ -9,8 +9,8 @@ use super::check::Check;
 use super::error::RecipeError;
 use super::tables::{Document, Stage};
 use super::{
-    ContrastiveTable, LexicalTable, MaeTable, Model, ModelStart, ModelTable, Recipe, Source,
-    TextTable, Work,
+    ContrastiveTable, DataTable, Folders, LexicalTable, MaeTable, Model, ModelStart, ModelTable,
+    Recipe, Source, TextTable, Work,
 };
 use crate::groups::Part;
 
@@ -100,7 +100,7 @@ impl Check<'_> {
                 let lexical = document.lexical.take();
                 let why = "the folder of `labels` and the planes that become `words`";
                 let lexical = lexical.ok_or_else(|| self.missing("lexical", why))?;
-                self.lexical(&lexical, document.data.validation.is_some())?;
+                self.lexical(&lexical, &document.data)?;
                 let model = self.model(document.model.take())?;
                 Work::Lexical { model, lexical }
             }
@@ -149,14 +149,25 @@ impl Check<'_> {
         })
     }
 
-    fn lexical(&self, table: &LexicalTable, validates: bool) -> Result<(), RecipeError> {
+    fn lexical(&self, table: &LexicalTable, data: &DataTable) -> Result<(), RecipeError> {
         self.ensure(
             !(table.words.is_empty() && table.scales.is_empty() && table.marks.is_empty()),
             "lexical.words",
             "empty",
             "there must be words to learn, here, in `lexical.scales` or in `lexical.marks`",
         )?;
-        if validates && table.validation_labels.is_none() {
+        if let Folders::OfFiles(folders) = &table.labels {
+            self.one_for_each("lexical.labels", folders, data)?;
+        }
+        let listed = |folders: &Folders| matches!(folders, Folders::OfFiles(_));
+        self.ensure(
+            data.files.len() < 2 || listed(&table.labels) == data.images.as_ref().is_some_and(listed),
+            "lexical.labels",
+            if listed(&table.labels) { "a list" } else { "one folder" },
+            "it must be a list where `data.images` is one, and one folder where that is one folder; pictures \
+             of different folders may have the same names",
+        )?;
+        if data.validation.is_some() && table.validation_labels.is_none() {
             let why = "`data.validation` has label maps, too";
             return Err(self.missing("lexical.validation_labels", why));
         }

@@ -24,7 +24,7 @@ pub struct DataTable {
     /// The folder that the pictures' names are relative to; in the two stages of the recipe each file
     /// may have its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<Images>,
+    pub images: Option<Folders>,
     /// Samples that are never trained on, in the same format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PathBuf>,
@@ -62,13 +62,13 @@ impl Default for DataTable {
     }
 }
 
-/// Where the pictures of `data.files` are.
+/// Where what belongs to the samples of `data.files` is: pictures, or label maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Images {
+pub enum Folders {
     /// All in one folder.
-    Folder(PathBuf),
-    /// Those of each file in a folder of its own, in the order of the files.
+    One(PathBuf),
+    /// That of each file in a folder of its own, in the order of the files.
     OfFiles(Vec<PathBuf>),
 }
 

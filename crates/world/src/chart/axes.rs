@@ -158,7 +158,7 @@ impl Axes {
                 right: (x + half) * unit,
                 bottom: (BOTTOM - 0.7) * unit,
             };
-            let mark = self.mark(MarkKind::Bar, *colour, *value);
+            let mark = self.mark(MarkKind::Bar, *colour, index, *value);
             let paint = |canvas: &mut Canvas| canvas.rectangle(area, 0.0, colour.rgb());
             self.page.canvas.mark(mark, paint);
             if written {
@@ -167,11 +167,13 @@ impl Axes {
         }
     }
 
-    fn mark(&self, kind: MarkKind, colour: Colour, value: u32) -> Mark {
+    /// The mark of entry `index`.
+    fn mark(&self, kind: MarkKind, colour: Colour, index: usize, value: u32) -> Mark {
         Mark {
             kind,
             colour,
             share: Some(f64::from(value) / f64::from(self.top)),
+            name: self.names.get(index).cloned(),
         }
     }
 
@@ -187,8 +189,8 @@ impl Axes {
                 .canvas
                 .line(pair[0], pair[1], 3.0 * unit, colour.rgb());
         }
-        for (point, value) in points.iter().zip(values) {
-            let mark = self.mark(MarkKind::Point, colour, *value);
+        for (index, (point, value)) in points.iter().zip(values).enumerate() {
+            let mark = self.mark(MarkKind::Point, colour, index, *value);
             let paint = |canvas: &mut Canvas| canvas.disc(*point, 5.0 * unit, colour.rgb());
             self.page.canvas.mark(mark, paint);
         }

@@ -43,6 +43,7 @@ pub(super) fn draw(
             kind: MarkKind::Slice,
             colour: *colour,
             share: Some(f64::from(*share) / 100.0),
+            name: None,
         };
         page.canvas.mark(mark, |canvas| {
             canvas.slice(centre, RADIUS * unit, [from, to], colour.rgb());
@@ -71,6 +72,7 @@ pub(super) fn draw(
             kind: MarkKind::Swatch,
             colour: *colour,
             share: None,
+            name: None,
         };
         page.canvas.mark(mark, |canvas| {
             canvas.rectangle(swatch, 0.0, colour.rgb());

@@ -7,8 +7,7 @@
 //! DIR/train/instruct.jsonl      a conversation per picture (stage 2)
 //! DIR/train/apart.jsonl         a dozen questions per picture or more, with short answers, and how things stand
 //!                               to each other, to be read apart
-//! DIR/train/single.jsonl        as many, answered by words, letters and sentences as each asks for, to be read
-//!                               apart
+//! DIR/train/single.jsonl        the same, answered by words, letters and sentences as each asks for
 //! DIR/train/listed.jsonl        all parts of a picture in random orders, to be read apart
 //! DIR/train/text.jsonl          samples without a picture
 //! DIR/train/annotations/        the truth of the scenes, in the formats of real sources
@@ -59,7 +58,7 @@ use crate::stream::stream;
 use crate::truth::Picture;
 
 /// Raised whenever the same options no longer give the same files.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 /// The folder of label maps, whose names are those of the pictures.
 const LABELS: &str = "labels";
 /// What their planes and values mean.

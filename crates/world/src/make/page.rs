@@ -288,19 +288,38 @@ impl About<'_> {
         asked
     }
 
-    /// Questions with short answers, and a few with letters. Some pictures have listings beside them; how things
-    /// stand to each other is what a decoder learns last, so every scene has comparisons.
+    /// Questions with short answers, and a few with letters.
     fn apart(&self) -> Option<Sample> {
-        let random = &mut self.stream("apart");
+        let form = |question: Question, random: &mut ChaCha8Rng| match random.random::<f64>() {
+            share if share < APART_PROMPTED_SHARE => exchange(&question, Form::Short),
+            share if share < APART_PROMPTED_SHARE + APART_LETTER_SHARE => {
+                exchange(&question, Form::Letter)
+            }
+            _ => (question.text, question.answer),
+        };
+        self.one_by_one("apart", &form)
+    }
+
+    /// Questions as people and benchmarks ask them: each in a form of its own, and each says which it wants
+    /// ([`crate::conversation`]). Listings and comparisons have the one form that they always have.
+    fn single(&self) -> Option<Sample> {
+        let forms = self.options.forms;
+        let form =
+            |question: Question, random: &mut ChaCha8Rng| exchange(&question, forms.draw(random));
+        self.one_by_one("single", &form)
+    }
+
+    /// [Questions](Self::questions), each in a form. Some pictures have a caption and listings beside them; how
+    /// things stand to each other is what a decoder learns last, so every scene has comparisons.
+    fn one_by_one(
+        &self,
+        name: &str,
+        form: &dyn Fn(Question, &mut ChaCha8Rng) -> (String, String),
+    ) -> Option<Sample> {
+        let random = &mut self.stream(name);
         let mut said = Vec::new();
         for question in self.questions(random) {
-            said.push(match random.random::<f64>() {
-                share if share < APART_PROMPTED_SHARE => exchange(&question, Form::Short),
-                share if share < APART_PROMPTED_SHARE + APART_LETTER_SHARE => {
-                    exchange(&question, Form::Letter)
-                }
-                _ => (question.text, question.answer),
-            });
+            said.push(form(question, random));
         }
         if random.random_bool(APART_CAPTION_SHARE) {
             said.push(self.caption(random));
@@ -311,21 +330,7 @@ impl About<'_> {
             said.extend(listed.into_iter().take(APART_LISTED));
         }
         said.extend(comparisons(&self.picture.truth, random));
-        (!said.is_empty()).then(|| self.sample(format!("{}-apart", self.id), said))
-    }
-
-    /// Questions as people and benchmarks ask them: each in a form of its own, and each says which it wants
-    /// ([`crate::conversation`]).
-    fn single(&self) -> Option<Sample> {
-        let random = &mut self.stream("single");
-        let mut said = Vec::new();
-        for question in self.questions(random) {
-            said.push(exchange(&question, self.options.forms.draw(random)));
-        }
-        if random.random_bool(CAPTION_SHARE) {
-            said.push(self.caption(random));
-        }
-        (!said.is_empty()).then(|| self.sample(format!("{}-single", self.id), said))
+        (!said.is_empty()).then(|| self.sample(format!("{}-{name}", self.id), said))
     }
 
     /// What there is in random orders, to be read one by one.

@@ -9,7 +9,7 @@ use opabinia_image::RgbImage;
 
 use crate::font::{self, Face};
 use crate::render::noise::value_noise;
-use crate::truth::{Box2d, Layout, Letter, Mark};
+use crate::truth::{Box2d, Layout, Letter, Mark, Word};
 
 /// How a text sits on its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub(crate) struct Canvas {
     /// The box around the ink of each text, in the order of writing.
     written: Vec<(String, Box2d)>,
     letters: Vec<Letter>,
+    words: Vec<Word>,
     marks: Vec<Mark>,
     /// For each pixel the mark that covers it, counted from one; 0 for none.
     covered: Vec<u8>,
@@ -68,6 +69,7 @@ impl Canvas {
                 .expect("the side of a picture is above zero"),
             written: Vec::new(),
             letters: Vec::new(),
+            words: Vec::new(),
             marks: Vec::new(),
             covered: vec![0; side as usize * side as usize],
             current: 0,
@@ -178,6 +180,7 @@ impl Canvas {
                 bottom: point[1],
             };
         };
+        let mut letters = Vec::with_capacity(line.glyphs.len());
         for (letter, glyph) in line.glyphs {
             let corner = glyph.px_bounds().min;
             glyph.draw(|x, y, covered| {
@@ -187,8 +190,21 @@ impl Canvas {
                 }
             });
             let ink = font::bounds(&glyph);
-            self.letters.push(Letter { letter, ink });
+            letters.push(Letter { letter, ink });
         }
+        // Every letter leaves ink, and a space none.
+        let mut inks = letters.iter().map(|letter| letter.ink);
+        for word in text.split_whitespace() {
+            if let Some(ink) = inks
+                .by_ref()
+                .take(word.chars().count())
+                .reduce(Box2d::joined)
+            {
+                let text = word.to_owned();
+                self.words.push(Word { text, ink });
+            }
+        }
+        self.letters.append(&mut letters);
         self.written.push((text.to_owned(), line.ink));
         line.ink
     }
@@ -215,6 +231,7 @@ impl Canvas {
     pub fn finish(self) -> (RgbImage, Layout) {
         let layout = Layout {
             letters: self.letters,
+            words: self.words,
             marks: self.marks,
             covered: self.covered,
         };

@@ -16,7 +16,7 @@ use opabinia_model::config::ConnectorKeys;
 use opabinia_nn::Grid;
 use opabinia_train::engine::record::{Observer, StepRecord, Unobserved};
 use opabinia_train::job::{self, Finished, JobOptions};
-use opabinia_train::recipe::{FeatureCache, Images, ModelStart, Recipe, Work};
+use opabinia_train::recipe::{FeatureCache, Folders, ModelStart, Recipe, Work};
 use opabinia_vision::{Encoder, EncoderSpec};
 use opabinia_weights::WeightDtype;
 use opabinia_world::make::{MakeOptions, make};
@@ -250,7 +250,7 @@ impl Ground {
         }
         recipe.data.files = vec![self.path("world/train/align.jsonl")];
         recipe.data.turns = Default::default();
-        recipe.data.images = Some(Images::Folder(self.path("world/train")));
+        recipe.data.images = Some(Folders::One(self.path("world/train")));
         recipe.data.feature_cache = FeatureCache::Off;
         recipe.data.validation = None;
         recipe.data.validation_images = None;
