@@ -179,8 +179,8 @@ pub struct SamplingArgs {
     /// Tokens of the prompt that are read at once; fewer need less memory.
     #[arg(long, default_value_t = 1024, value_parser = positive)]
     pub prefill_chunk: usize,
-    /// Tokens that are guessed from what was said before and checked together, at most 7; 0 for
-    /// none. The answer is the same, sooner.
+    /// Most tokens that are guessed from what was said before and checked together (speculative decoding by
+    /// prompt lookup); 0 for none. The answer is the same, sooner.
     #[arg(long, value_name = "N", default_value_t = opabinia_model::MAX_GUESSES)]
     pub guesses: usize,
     /// Where in-LLM layers look for visual tokens: at the constant of config.json, as the reference
@@ -229,7 +229,7 @@ impl SamplingArgs {
 /// Limits for pictures from outside.
 #[derive(Args)]
 pub struct ImageArgs {
-    /// Most pixels of a picture.
+    /// Maximum number of pixels of a picture.
     #[arg(long, env = "OPABINIA_MAX_IMAGE_PIXELS", default_value_t = ImageLimits::default().max_pixels)]
     pub max_image_pixels: u64,
     /// Longest side of a picture in pixels.

@@ -98,6 +98,15 @@ impl Build {
             None => Rules::default(),
         };
         rules.seed = self.seed.unwrap_or(rules.seed);
+        if let Some(world) = &self.world {
+            let annotations = world.join(&self.split).join("annotations");
+            if !annotations.is_dir() {
+                return Err(
+                    Failure::new(format!("there is no folder {}", annotations.display()))
+                        .hint("`opabinia world make` writes it unless told `--no-annotations`"),
+                );
+            }
+        }
         let shown = Stages::new();
         let built = build(
             &self.sources(),

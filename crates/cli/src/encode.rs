@@ -10,7 +10,7 @@ use opabinia_image::{Filter, RgbImage, prepare, resize};
 use opabinia_model::fit::Size;
 use opabinia_nn::{FeatureGrid, Grid, pca};
 use opabinia_vision::{EncoderSpec, load_encoder, pixel_tensor};
-use opabinia_weights::{Checkpoint, LoadOptions, hub};
+use opabinia_weights::{Checkpoint, LoadOptions};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::args::{DtypeArg, ImageArgs};
@@ -26,7 +26,7 @@ pub struct Encode {
     /// lists them.
     #[arg(long)]
     encoder: String,
-    /// Folder or file with its weights; without it they come from the hub.
+    /// Folder or file with its weights; without it those of the shipped model or of the hub.
     #[arg(long)]
     weights: Option<String>,
     /// Resample the features to this many tokens, a square number.
@@ -64,7 +64,7 @@ impl Encode {
         let found = device::find(&self.device)?;
         let weights = match &self.weights {
             Some(path) => PathBuf::from(path),
-            None => hub::resolve(spec.entry.repository()?, None, &[])?,
+            None => load::encoder_weights(&spec)?,
         };
         let size = || Ok(Size::of_checkpoint(&Checkpoint::open(&weights)?));
         let dtype = self.dtype.resolve(&found.device, size)?.for_encoders();

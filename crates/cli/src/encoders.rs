@@ -6,7 +6,7 @@ use clap::Args;
 use opabinia_vision::describe;
 use serde_json::json;
 
-use crate::{Outcome, output};
+use crate::{Outcome, output, shipped};
 
 /// List the vision encoders.
 #[derive(Args)]
@@ -44,9 +44,10 @@ impl Encoders {
                     row.width.to_string(),
                     output::count(row.parameters),
                     row.licence.to_string(),
-                    match row.repo {
-                        Some(_) => "hub",
-                        None => "with their model",
+                    match (row.repo, shipped::tower(row.name)) {
+                        (Some(_), _) => "hub",
+                        (None, Some(_)) => "models/small",
+                        (None, None) => "recipes/small",
                     }
                     .to_string(),
                 ]

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use opabinia_model::describe::{Cost, Description, describe};
-use opabinia_weights::hub;
 
-use crate::{Outcome, output};
+use crate::{Outcome, load, output};
 
 /// Show what a model is made of, without loading it.
 #[derive(Args)]
@@ -21,7 +20,7 @@ pub struct Inspect {
 impl Inspect {
     /// Prints the tree.
     pub fn run(self) -> Outcome {
-        let folder = hub::resolve(&self.model, None, &[])?;
+        let folder = load::folder(&self.model)?;
         let description = describe(&folder)?;
         if self.json {
             output::data(&serde_json::to_string(&description)?);
@@ -85,15 +84,15 @@ fn show(model: &Description) {
         output::bytes(workspace)
     ));
     output::data(&format!(
-        "an answer          {:.2} TFLOP to look, {:.2} to read the prompt, {} read per token",
-        encode_flop / 1e12,
-        prefill_flop / 1e12,
+        "an answer          {} to look, {} to read the prompt, {} read per token",
+        output::flop(encode_flop),
+        output::flop(prefill_flop),
         output::bytes(model.cost.bytes_per_token)
     ));
     output::data(&format!(
-        "on this machine    about {:.1} s until the first word, {:.1} tokens/s ({:.0} GFLOP/s, \
+        "on this machine    about {} until the first word, {:.1} tokens/s ({:.0} GFLOP/s, \
          {:.1} GB/s measured just now)",
-        model.cost.first_token_seconds,
+        output::seconds(model.cost.first_token_seconds),
         model.cost.tokens_per_second,
         model.cost.measured_flops / 1e9,
         model.cost.measured_bandwidth / 1e9

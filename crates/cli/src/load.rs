@@ -1,26 +1,44 @@
 //! Loading a model for a verb, and telling the user about it.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use opabinia_image::{ImageLimits, ImageSource, RgbImage, load_with_info};
 use opabinia_model::fit::Size;
 use opabinia_model::{LoadModel, Model, PictureView};
+use opabinia_vision::EncoderSpec;
 use opabinia_weights::hub;
 
 use crate::args::{DtypeArg, ModelArgs};
 use crate::failure::Failure;
 use crate::{device, output, shipped};
 
+/// The folder of a model, by its path or its name.
+pub fn folder(name: &str) -> Result<PathBuf, Failure> {
+    hub::resolve(name, None, &[]).map_err(|error| {
+        Failure::from(error).hint(
+            "pass a model folder (it holds config.json), or a name on the Hugging Face hub; \
+             `opabinia model pull NAME` downloads one",
+        )
+    })
+}
+
+/// Where the weights of an encoder are: beside the shipped model, else on the hub.
+pub fn encoder_weights(spec: &EncoderSpec) -> Result<PathBuf, Failure> {
+    match spec.entry.repository() {
+        Ok(repository) => Ok(hub::resolve(repository, None, &[])?),
+        Err(error) => match shipped::tower(spec.entry.name()) {
+            Some(folder) => Ok(folder),
+            None => Err(error.into()),
+        },
+    }
+}
+
 /// Loads the model that the flags name.
 pub fn model(args: &ModelArgs, verbose: bool) -> Result<Model, Failure> {
     let start = Instant::now();
     let folder = match &args.model {
-        Some(name) => hub::resolve(name, None, &[]).map_err(|error| {
-            Failure::from(error).hint(
-                "pass a model folder (it holds config.json), or a name on the Hugging Face hub; \
-                 `opabinia model pull NAME` downloads one",
-            )
-        })?,
+        Some(name) => folder(name)?,
         None => shipped::model()?,
     };
     let found = device::find(&args.device)?;

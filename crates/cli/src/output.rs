@@ -38,6 +38,9 @@ pub fn start_log() {
     let filter = EnvFilter::try_from_env("OPABINIA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(std::env::var_os("OPABINIA_LOG").is_some())
         .with_writer(std::io::stderr);
     // A log that is already there is as good.
     let _ = log.try_init();
@@ -51,6 +54,23 @@ pub fn bytes(count: u64) -> String {
         _ if count >= 1e6 => format!("{:.1} MB", count / 1e6),
         _ if count >= 1e3 => format!("{:.1} kB", count / 1e3),
         _ => format!("{count} B"),
+    }
+}
+
+/// Floating-point operations as people read them.
+pub fn flop(count: f64) -> String {
+    match count {
+        _ if count >= 1e12 => format!("{:.2} TFLOP", count / 1e12),
+        _ if count >= 1e9 => format!("{:.2} GFLOP", count / 1e9),
+        _ => format!("{:.1} MFLOP", count / 1e6),
+    }
+}
+
+/// A short time as people read it.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        _ if seconds >= 1.0 => format!("{seconds:.1} s"),
+        _ => format!("{:.0} ms", 1e3 * seconds),
     }
 }
 

@@ -15,12 +15,12 @@ use opabinia_eval::probe::{
 use opabinia_eval::run_scores;
 use opabinia_model::fit::Size;
 use opabinia_vision::{EncoderSpec, load_encoder};
-use opabinia_weights::{Checkpoint, LoadOptions, hub};
+use opabinia_weights::{Checkpoint, LoadOptions};
 
 use crate::args::{DtypeArg, ImageArgs};
 use crate::failure::Failure;
 use crate::progress::Stages;
-use crate::{Outcome, device, output, shipped};
+use crate::{Outcome, device, load, output};
 
 /// Score vision encoders without a language model: a linear layer and the nearest neighbours on their
 /// frozen features.
@@ -68,7 +68,7 @@ pub struct Probe {
         default_value = "linear,knn"
     )]
     methods: Vec<MethodArg>,
-    /// Strengths of the linear layer's L2 punishment to choose from.
+    /// Strengths of the linear layer's L2 penalty to choose from.
     #[arg(long, value_delimiter = ',', value_name = "λ,…", default_values_t = ProbeOptions::default().l2,
         allow_negative_numbers = true)]
     l2: Vec<f64>,
@@ -261,7 +261,7 @@ impl Probe {
             let spec = EncoderSpec::parse(name)?;
             let weights = match path {
                 Some(path) => path,
-                None => weights_of(&spec)?,
+                None => load::encoder_weights(&spec)?,
             };
             if wanted.iter().any(|(other, ..)| other == name) {
                 return Err(Failure::new(format!("the encoder `{name}` is named twice")));
@@ -344,22 +344,6 @@ impl Probe {
             Failure::new("there is no folder for caches").hint("pass `--feature-cache FOLDER`")
         })
     }
-}
-
-/// Where the weights of an encoder are: beside the shipped model, else on the hub.
-fn weights_of(spec: &EncoderSpec) -> Result<PathBuf, Failure> {
-    let Ok(repository) = spec.entry.repository() else {
-        let model = shipped::model()?;
-        let folder = model
-            .join("towers")
-            .join(spec.entry.name().replace('/', "--"));
-        if folder.is_dir() {
-            return Ok(folder);
-        }
-        let error = spec.entry.repository().map(str::to_owned);
-        return Ok(error.map(PathBuf::from)?);
-    };
-    Ok(hub::resolve(repository, None, &[])?)
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -18,10 +19,21 @@ pub fn bar(template: &str) -> Option<ProgressBar> {
     })
 }
 
-/// Work in stages: a bar for the one that is under way; elsewhere a line for every tenth of a stage.
+/// Work in stages: a bar for the one that is under way; elsewhere a line for every tenth of a stage that takes
+/// longer than [`QUIET`].
 pub struct Stages {
     bar: Option<ProgressBar>,
-    last: Mutex<(&'static str, u64)>,
+    last: Mutex<Stage>,
+}
+
+/// What lasts no longer needs no line.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The stage under way, the tenths of it that are done, and its begin.
+struct Stage {
+    name: &'static str,
+    tenths: u64,
+    begun: Instant,
 }
 
 impl Stages {
@@ -29,7 +41,11 @@ impl Stages {
     pub fn new() -> Self {
         Self {
             bar: bar("{msg:20} {bar:24} {pos}/{len}  {per_sec}  {eta} left"),
-            last: Mutex::default(),
+            last: Mutex::new(Stage {
+                name: "",
+                tenths: 0,
+                begun: Instant::now(),
+            }),
         }
     }
 
@@ -38,8 +54,15 @@ impl Stages {
         let Ok(mut last) = self.last.lock() else {
             return;
         };
-        let now = (stage, 10 * done / total.max(1));
-        let (begun, moved) = (last.0 != now.0, last.0 != now.0 || last.1 < now.1);
+        let tenths = 10 * done / total.max(1);
+        let begun = last.name != stage;
+        if begun {
+            *last = Stage {
+                name: stage,
+                tenths: 0,
+                begun: Instant::now(),
+            };
+        }
         match &self.bar {
             Some(bar) => {
                 if begun {
@@ -49,11 +72,11 @@ impl Stages {
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            None if moved => output::note(&format!("{stage}: {done}/{total}")),
+            None if last.tenths < tenths && last.begun.elapsed() > QUIET => {
+                last.tenths = tenths;
+                output::note(&format!("{stage}: {} %", 10 * tenths));
+            }
             None => {}
-        }
-        if moved {
-            *last = now;
         }
     }
 

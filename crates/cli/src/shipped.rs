@@ -7,6 +7,12 @@ use crate::failure::Failure;
 /// Path of the model below the folder of the project, or of an installation.
 const MODEL: &str = "models/small";
 
+/// The encoder of this name that the shipped model has, if it has it.
+pub fn tower(name: &str) -> Option<PathBuf> {
+    let folder = model().ok()?.join("towers").join(name.replace('/', "--"));
+    folder.is_dir().then_some(folder)
+}
+
 /// The shipped model: beside the executable, in a folder above it (`target/release` of a checkout,
 /// `bin` of an installation), in the working folder or one above it, or in the checkout that this
 /// executable was built from.

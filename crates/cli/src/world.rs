@@ -118,10 +118,9 @@ impl Make {
         } else {
             let speed = report.pictures_per_second();
             output::note(&format!(
-                "made in {:.1} s: {speed:.1} pictures/s, {:.1} per core on {} threads",
+                "made in {:.1} s: {speed:.1} pictures/s, {:.1} per thread",
                 report.seconds,
                 speed / report.threads.max(1) as f64,
-                report.threads
             ));
         }
         if self.json {

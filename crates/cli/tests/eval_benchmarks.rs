@@ -345,7 +345,7 @@ fn mistakes_are_named() {
     fs::write(quiz.path("quiz.toml"), QUIZ.replace("suffix", "sufix")).unwrap();
     run(&quiz).fails_with(1, &["`sufix`", "did you mean `suffix`?"]);
 
-    opabinia(&["eval"]).fails_with(2, &["QUESTIONS"]);
+    opabinia(&["eval"]).fails_with(2, &["QUESTIONS|--benchmarks"]);
     opabinia(&["eval", "q.jsonl", "--benchmarks", "gqa"]).fails_with(2, &["cannot be used with"]);
     let data = quiz.text("data");
     let eval = |name: &str| opabinia(&["eval", "--benchmarks", name, "--data", &data]);

@@ -31,7 +31,7 @@ fn make(folder: &TempDir, more: &[&str]) -> common::Run {
 fn a_world_is_made_and_summarized() {
     let folder = TempDir::new().unwrap();
     let run = make(&folder, &["--mix", "scene=2,word=1", "--threads", "1"]).ok();
-    let run = run.mentions(&["pictures/s", "per core on 1 threads"]);
+    let run = run.mentions(&["pictures/s", "per thread"]);
     for word in [
         "train/instruct.jsonl",
         "vision_centric",

@@ -234,6 +234,9 @@ fn connector_part(
     let (count, bytes) = stored(&parameters(&module), &map, checkpoint);
     let (what, details) = match &connector {
         ConnectorConfig::Sva(sva) => {
+            let windows = sva.window_sides(sva.token_grid);
+            let windows: Vec<String> = windows.iter().map(|n| format!("{n} × {n}")).collect();
+            let windows = windows.join(", ");
             let mut details = vec![
                 format!(
                     "{:?} layers of width {}, depth {}",
@@ -247,15 +250,15 @@ fn connector_part(
                         .collect::<Vec<_>>()
                         .join(" and ")
                 ),
-                format!("windows of side {:?}", sva.window_sides(sva.token_grid)),
+                format!("each sees {windows} features of the encoders"),
             ];
             details.push(match sva.in_llm {
                 Some(layers) => format!(
-                    "{} in-LLM layers, after every {} of the decoder's layers {} to {}",
+                    "{} in-LLM layers, from the decoder's layer {} to {}, {} apart",
                     layers.count,
-                    layers.stride,
                     layers.start,
-                    layers.last_decoder_layer()
+                    layers.last_decoder_layer(),
+                    layers.stride
                 ),
                 None => "no in-LLM layers".into(),
             });
@@ -280,7 +283,7 @@ fn decoder_part(config: &ModelConfig, checkpoint: &Checkpoint, device: &Device) 
     let module = Decoder::new(decoder, device);
     let (count, bytes) = stored(&parameters(&module), &keys::decoder(decoder), checkpoint);
     let heads = format!(
-        "{} layers of width {}, {} heads over {} of keys, each of {}",
+        "{} layers of width {}, {} query and {} key heads of {}",
         decoder.layers, decoder.hidden, decoder.heads, decoder.kv_heads, decoder.head_dim
     );
     let mut details = vec![

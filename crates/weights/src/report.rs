@@ -71,14 +71,18 @@ impl fmt::Display for LoadReport {
     /// `loaded 291 tensors, 303.5 M parameters, 1.21 GB in 0.84 s (1.45 GB/s); ignored 197;
     /// unused 1: logit_scale`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = self.bytes as f64 / 1e6;
+        let bytes = match megabytes >= 1000.0 {
+            true => format!("{:.2} GB", megabytes / 1e3),
+            false => format!("{megabytes:.1} MB"),
+        };
         write!(
             f,
-            "loaded {} tensors, {:.1} M parameters, {:.2} GB in {:.2} s ({:.2} GB/s)",
+            "loaded {} tensors, {:.1} M parameters, {bytes} in {:.2} s ({:.2} GB/s)",
             self.tensors,
             self.parameters as f64 / 1e6,
-            self.bytes as f64 / 1e9,
             self.seconds,
-            self.bytes as f64 / 1e9 / self.seconds.max(1e-9),
+            megabytes / 1e3 / self.seconds.max(1e-9),
         )?;
         if !self.ignored.is_empty() {
             write!(f, "; ignored {}", self.ignored.len())?;
@@ -125,7 +129,7 @@ mod tests {
         let text = report(&["t"], &["logit_scale"]).to_string();
         assert_eq!(
             text,
-            "loaded 2 tensors, 1.5 M parameters, 0.01 GB in 0.50 s (0.01 GB/s); ignored 1; \
+            "loaded 2 tensors, 1.5 M parameters, 6.0 MB in 0.50 s (0.01 GB/s); ignored 1; \
              unused 1: logit_scale"
         );
     }

@@ -241,11 +241,16 @@ fn an_unreachable_hub_is_named() {
         .unwrap();
     let hub = Hub::new(cache.path())
         .with_endpoint(&format!("http://{address}/"))
-        .with_retries(0, Duration::ZERO)
+        .with_retries(5, Duration::from_secs(60))
         .quiet();
+    // Nobody waits for a hub that has never answered.
     let error = hub.resolve(NAME, None, &[]).unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains(&format!("http://{address}:")), "{text}");
+    assert!(text.contains(&format!("http://{address} ")), "{text}");
+    // A name without an owner is not even asked for.
+    let error = hub.resolve("mdoel", None, &[]).unwrap_err();
+    assert!(matches!(error, HubError::NoSuchPath { .. }), "{error}");
 }
 
 #[test]

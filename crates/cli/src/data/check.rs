@@ -44,7 +44,7 @@ pub struct MaskArgs {
     /// Chat template that samples are trained with.
     #[arg(long)]
     template: Option<String>,
-    /// Folder of a model, whose tokenizer is used; without it, the mask is known by characters alone.
+    /// Folder of a model, whose tokenizer is used; needs `--template`. Without it, the mask is known by characters alone.
     #[arg(long, requires = "template")]
     tokenizer: Option<PathBuf>,
     /// Positions that a sample may take; with `--tokenizer`.
@@ -53,7 +53,7 @@ pub struct MaskArgs {
     /// Positions that a picture takes; with `--tokenizer`.
     #[arg(long, default_value_t = 576)]
     visual_tokens: usize,
-    /// Each exchange as if it were the only one, as `data.turns = "apart"` trains it.
+    /// Each exchange as if it were the only one, as `data.turns = "apart"` trains it; needs `--tokenizer`.
     #[arg(long, requires = "tokenizer")]
     apart: bool,
 }

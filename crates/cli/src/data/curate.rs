@@ -105,20 +105,19 @@ pub fn make(recipe: &Recipe, out: &std::path::Path, machine: &Machine) -> Outcom
 
 /// Sources, categories, and totals.
 fn tables(manifest: &Manifest) -> String {
-    let header = [
-        "samples",
-        "unique",
-        "unlike",
-        "own cap",
-        "cap of all",
-        "quota",
-        "kept",
-        "share",
-    ];
+    // Steps that dropped nothing anywhere say nothing.
+    let steps: Vec<(Step, &str)> = Step::STEPS
+        .into_iter()
+        .zip(["unique", "not alike", "own cap", "cap of all", "quota"])
+        .filter(|(step, _)| manifest.total.of(step.name()) > 0)
+        .collect();
+    let mut header = vec!["samples"];
+    header.extend(steps.iter().map(|(_, name)| *name));
+    header.extend(["kept", "share"]);
     let kept = manifest.total.of(Step::Kept.name()).max(1) as f64;
     let numbers = |tally: &Tally| {
         let mut row = vec![tally.samples.to_string()];
-        row.extend(Step::STEPS.map(|step| tally.after(step).to_string()));
+        row.extend(steps.iter().map(|(step, _)| tally.after(*step).to_string()));
         let own = tally.of(Step::Kept.name());
         row.push(own.to_string());
         row.push(format!("{:.2} %", 100.0 * own as f64 / kept));
@@ -126,6 +125,7 @@ fn tables(manifest: &Manifest) -> String {
     };
     let mut sources: Vec<_> = manifest.sources.iter().collect();
     sources.sort_by_key(|source| (source.tally.unique(), source.source.as_str()));
+    let prompted = sources.iter().any(|source| source.prompted > 0);
     let mut running = 0;
     let rows: Vec<Vec<String>> = sources
         .iter()
@@ -134,13 +134,18 @@ fn tables(manifest: &Manifest) -> String {
             let mut row = vec![source.source.clone(), source.category.clone()];
             row.extend(numbers(&source.tally));
             row.push(running.to_string());
-            row.push(source.prompted.to_string());
+            if prompted {
+                row.push(source.prompted.to_string());
+            }
             row
         })
         .collect();
     let mut names = vec!["source", "category"];
-    names.extend(header);
-    names.extend(["running total", "prompted"]);
+    names.extend(&header);
+    names.push("running total");
+    if prompted {
+        names.push("prompted");
+    }
     let mut text = output::table(&names, &rows);
     let rows: Vec<Vec<String>> = manifest
         .categories()
@@ -148,7 +153,7 @@ fn tables(manifest: &Manifest) -> String {
         .map(|(name, tally)| [vec![name.clone()], numbers(tally)].concat())
         .collect();
     let mut names = vec!["category"];
-    names.extend(header);
+    names.extend(&header);
     text += &format!("\n\n{}", output::table(&names, &rows));
     let rows: Vec<Vec<String>> = manifest
         .total

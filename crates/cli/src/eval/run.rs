@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use opabinia_data::features::{FeatureStore, Precision};
 use opabinia_eval::{
     Candidate, EvalOptions, Evaluation, Items, QuestionSet, Record, RunFolder, Shard, Summary,
@@ -27,9 +27,9 @@ const FAILURES_SHOWN: usize = 5;
 
 /// What is asked of whom.
 #[derive(Args)]
+#[command(group = ArgGroup::new("asked").required(true).args(["questions", "benchmarks"]))]
 pub struct Run {
     /// Questions as `opabinia world make` writes them: `DIR/test/questions.jsonl`.
-    #[arg(required_unless_present = "benchmarks", conflicts_with = "benchmarks")]
     questions: Option<PathBuf>,
     /// Benchmarks by name or by their data set, `hub:lmms-lab/POPE`, or a definition of your own by its
     /// file, `./mine.toml`; `opabinia eval list` lists the names. What is not here is fetched from the hub.

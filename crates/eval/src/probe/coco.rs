@@ -56,7 +56,7 @@ impl ProbeData {
         let Some((train, rest)) = parts.split_first() else {
             return Err(refuse(
                 folder,
-                "no `train/annotations/coco.json` and no `test/…`; `opabinia world make` writes them",
+                "no `train/annotations/coco.json` and no `test/…`; `opabinia world make` writes them unless told `--no-annotations`",
             ));
         };
         let data = Self::empty(folder, Task::Labels);

@@ -2,7 +2,7 @@
 //!
 //! Classes: multinomial, the mean over pictures of `ln Σ exp z − z_right`. Labels: one yes-or-no
 //! question for each, the mean over pictures of `ln(1 + exp z) − y·z`, summed over labels. To both comes
-//! `λ/2 · Σ w²`; the intercept is not punished. Then scikit-learn's `C` is `1 / (λ · pictures)`.
+//! `λ/2 · Σ w²`; the intercept is not penalized. Then scikit-learn's `C` is `1 / (λ · pictures)`.
 //!
 //! The optimum is unique, so no learning rate and no number of epochs are to be chosen, and the result
 //! is the same on every machine up to the tolerance. Sums run over a fixed number of parts in a fixed
@@ -23,7 +23,7 @@ pub struct Logistic {
     /// For each output its weights and, last, its intercept.
     rows: Vec<f64>,
     width: usize,
-    /// The loss, punishment included.
+    /// The loss, penalty included.
     pub loss: f64,
     /// Steps that were taken.
     pub iterations: usize,
@@ -32,7 +32,7 @@ pub struct Logistic {
 }
 
 impl Logistic {
-    /// The optimum for some pictures and the strength `l2` of the punishment, looked for from `start`.
+    /// The optimum for some pictures and the strength `l2` of the penalty, looked for from `start`.
     #[must_use]
     pub fn fit(
         features: &Matrix,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     /// With two classes z₁ − z₀ is what one label has, and each class takes half of it: the same
-    /// problem with half of the punishment gives ±1/2.
+    /// problem with half of the penalty gives ±1/2.
     #[test]
     fn two_classes_share_the_weight() {
         let l2 = 2.0 / (1.0 + 1f64.exp());
@@ -225,7 +225,7 @@ mod tests {
 
     /// Without a feature that says anything, intercepts are the logarithms of the shares.
     #[test]
-    fn intercepts_are_not_punished() {
+    fn intercepts_are_not_penalized() {
         let targets = Targets::Labels {
             of: vec![vec![0], vec![], vec![], vec![]],
             count: 1,

@@ -30,7 +30,7 @@ impl Method {
 pub struct ProbeOptions {
     /// By what.
     pub methods: Vec<Method>,
-    /// Strengths of the punishment λ to choose from.
+    /// Strengths of the penalty λ to choose from.
     pub l2: Vec<f64>,
     /// Numbers of neighbours to choose from.
     pub neighbours: Vec<usize>,

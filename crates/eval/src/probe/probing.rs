@@ -36,7 +36,7 @@ impl Probing<'_> {
             Method::Linear => self.try_linear(&fit, &chooser),
             Method::Knn => self.try_neighbours(&fit, &chooser),
         };
-        // Of equally good ones the first: the strongest punishment, the fewest neighbours.
+        // Of equally good ones the first: the strongest penalty, the fewest neighbours.
         let mut chosen = tried.first().copied();
         for candidate in &tried {
             if chosen.is_none_or(|(_, score)| candidate.1 > score) {
@@ -78,7 +78,7 @@ impl Probing<'_> {
         }
     }
 
-    /// The strongest punishment first, and each fit begins where the last ended.
+    /// The strongest penalty first, and each fit begins where the last ended.
     fn try_linear(&self, fit: &Part, chooser: &Part) -> Vec<(Setting, f64)> {
         let mut strengths = self.options.l2.clone();
         strengths.sort_by(|a, b| b.total_cmp(a));

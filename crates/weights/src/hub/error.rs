@@ -82,6 +82,19 @@ pub enum HubError {
         /// What happened.
         reason: String,
     },
+    /// There is no way to the hub.
+    #[error(
+        "cannot reach {endpoint} to fetch {what}: {reason}; check the network, give the path of a local folder, \
+         or set HF_HUB_OFFLINE=1 to use only what is in the cache"
+    )]
+    Unreachable {
+        /// What was asked for.
+        what: String,
+        /// The hub's address.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+    },
     /// An answer that makes no sense.
     #[error("the answer of {endpoint} for {what} cannot be understood: {reason}")]
     Protocol {

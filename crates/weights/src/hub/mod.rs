@@ -229,7 +229,7 @@ impl Hub {
         if path.exists() {
             return Ok(path.to_path_buf());
         }
-        check_name(name_or_path)?;
+        check_model_name(name_or_path)?;
         let revision = checked_revision(revision)?;
         let selection = Selection::new(patterns);
         let cache = ModelCache::new(&self.cache, Kind::Model, name_or_path, revision);
@@ -255,7 +255,7 @@ impl Hub {
         revision: Option<&str>,
         destination: Option<&Path>,
     ) -> Result<PathBuf, HubError> {
-        check_name(name)?;
+        check_model_name(name)?;
         let revision = checked_revision(revision)?;
         let selection = Selection::new(&[]);
         let cache = ModelCache::new(&self.cache, Kind::Model, name, revision);
@@ -387,6 +387,16 @@ fn check_name(name: &str) -> Result<(), HubError> {
         Err(HubError::NoSuchPath {
             path: PathBuf::from(name),
         })
+    }
+}
+
+/// A name without an owner is a path with a mistake in it, which the hub need not be asked about.
+fn check_model_name(name: &str) -> Result<(), HubError> {
+    match name.contains('/') {
+        true => check_name(name),
+        false => Err(HubError::NoSuchPath {
+            path: PathBuf::from(name),
+        }),
     }
 }
 

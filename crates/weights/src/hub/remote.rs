@@ -11,6 +11,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use ureq::ErrorKind;
 
 use super::Hub;
 use super::cache::{Kind, ModelCache, is_commit};
@@ -119,7 +120,7 @@ impl<'a> Remote<'a> {
     /// The commit of a revision, and its files.
     pub(super) fn listing(&self, revision: &str) -> Result<Listing, HubError> {
         let what = format!("`{}` (revision `{revision}`)", self.name);
-        let answer: Answer = self.patiently(|| {
+        let answer: Answer = self.patiently(First::Contact, || {
             let request = self.repo(revision).info_request().query("blobs", "true");
             let response = request
                 .call()
@@ -171,7 +172,7 @@ impl<'a> Remote<'a> {
             drop_useless_part(&part, file.size).map_err(accessing(&part))?;
         }
         let what = format!("{} of `{}`", file.name, self.name);
-        let pointer = self.patiently(|| self.transfer(file, commit, &what))?;
+        let pointer = self.patiently(First::Passed, || self.transfer(file, commit, &what))?;
         if !pointer.ends_with(Path::new("snapshots").join(commit).join(&file.name)) {
             let reason = format!("it is of another commit than {commit}");
             return Err(self.misunderstood(&what, reason));
@@ -236,12 +237,17 @@ impl<'a> Remote<'a> {
     }
 
     /// Tries again, with growing waits, as long as the error may go away by itself.
-    fn patiently<T>(&self, attempt: impl Fn() -> Result<T, HubError>) -> Result<T, HubError> {
+    fn patiently<T>(
+        &self,
+        first: First,
+        attempt: impl Fn() -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
         let mut wait = self.hub.first_wait;
         for _ in 0..self.hub.retries {
             match attempt() {
-                Err(error) if may_pass(&error) => {
-                    tracing::warn!(%error, wait_s = wait.as_secs_f64(), "trying again");
+                Err(error) if may_pass(&error, first) => {
+                    let seconds = wait.as_secs_f64();
+                    tracing::warn!("{error}; trying again in {seconds:.0} s");
                 }
                 outcome => return outcome,
             }
@@ -256,9 +262,18 @@ impl<'a> Remote<'a> {
         match error {
             ApiError::RequestError(error) => {
                 let reason = error.to_string();
+                let reached = !matches!(
+                    error.kind(),
+                    ErrorKind::Dns | ErrorKind::ConnectionFailed | ErrorKind::ProxyConnect
+                );
                 match error.into_response() {
                     Some(response) => self.refused(what, response.status()),
-                    None => self.broken(what, reason),
+                    None if reached => self.broken(what, reason),
+                    None => HubError::Unreachable {
+                        what: what.to_owned(),
+                        endpoint: self.hub.endpoint.clone(),
+                        reason,
+                    },
                 }
             }
             ApiError::IoError(error) => self.broken(what, error.to_string()),
@@ -296,9 +311,19 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// Whether the hub has answered before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// No: without a way to it, waiting seldom helps.
+    Contact,
+    /// Yes: a way that is lost may come back.
+    Passed,
+}
+
 /// Whether another attempt could succeed.
-fn may_pass(error: &HubError) -> bool {
+fn may_pass(error: &HubError, first: First) -> bool {
     match error {
+        HubError::Unreachable { .. } => first == First::Passed,
         HubError::Connection { .. } => true,
         HubError::Status { status, .. } => *status == 429 || *status >= 500,
         _ => false,
