@@ -1,4 +1,4 @@
-//! The small model's recipes, one after the other, as README.md says it: two steps of each, in worlds of a few
+//! The small model's recipes, one after the other, as docs/training.md says it: two steps of each, in worlds of a few
 //! pictures. How well they do is not judged here; that each finds what the one before it left is.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,11 +9,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-/// The commands of README.md from nothing to a model that is examined.
+/// The commands of docs/training.md from nothing to a model that is examined.
 fn commands() -> Vec<Vec<String>> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
-    let readme = fs::read_to_string(readme).unwrap().replace("\\\n", " ");
-    let (_, from) = readme.split_once("\n## Train a small one\n").unwrap();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/training.md");
+    let document = fs::read_to_string(document).unwrap().replace("\\\n", " ");
+    let (_, from) = document
+        .split_once("\n## From nothing to a model\n")
+        .unwrap();
     let (_, from) = from.split_once("```sh\n").unwrap();
     let (block, _) = from.split_once("```").unwrap();
     let words = |line: &str| line.split_whitespace().skip(1).map(str::to_owned).collect();
@@ -28,7 +30,7 @@ fn set(command: &mut [String], option: &str, value: &str) {
 }
 
 #[test]
-fn the_readme_trains_a_model_from_nothing() {
+fn the_document_trains_a_model_from_nothing() {
     let folder = TempDir::new().unwrap();
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/small");
     let small = folder.path().join("recipes/small");
@@ -53,7 +55,7 @@ fn the_readme_trains_a_model_from_nothing() {
                 command.extend(sets.map(str::to_owned));
             }
             "eval" => command.extend(["--limit", "12"].map(str::to_owned)),
-            other => panic!("README.md trains with `{other}`"),
+            other => panic!("docs/training.md trains with `{other}`"),
         }
         let mut program = common::program(&command);
         program.current_dir(folder.path());
