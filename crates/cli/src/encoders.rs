@@ -26,7 +26,7 @@ impl Encoders {
                     "name": row.name, "family": row.family.to_string(), "side": row.side,
                     "stride": row.stride, "rows": row.grid.rows, "cols": row.grid.cols,
                     "width": row.width, "layers": row.layers, "parameters": row.parameters,
-                    "licence": row.licence, "repo": row.repo,
+                    "license": row.licence, "repo": row.repo,
                 });
                 output::data(&line.to_string());
             }
@@ -61,7 +61,7 @@ impl Encoders {
             "grid",
             "width",
             "parameters",
-            "licence",
+            "license",
             "weights",
         ];
         output::data(&output::table(&header, &rows));

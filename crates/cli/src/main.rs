@@ -87,7 +87,7 @@ enum Verb {
     Engine(engine::Engine),
     /// Score a model on questions, with and without their pictures.
     Eval(eval::Eval),
-    /// Score vision encoders without a language model: linear probe and nearest neighbours.
+    /// Score vision encoders without a language model: linear probe and nearest neighbors.
     Probe(probe::Probe),
     /// Draw a report of scores: gaps, correlations, components, clusters, ranks with intervals.
     Analyze(analyze::Analyze),

@@ -49,7 +49,7 @@ pub struct Probe {
     /// The folder of their pictures.
     #[arg(long, value_name = "FOLDER", requires = "coco_test")]
     coco_test_pictures: Option<PathBuf>,
-    /// A small world (`opabinia world make`): which shapes, colours and materials are in a scene.
+    /// A small world (`opabinia world make`): which shapes, colors and materials are in a scene.
     #[arg(long, value_name = "FOLDER", group = "pictures")]
     world: Option<PathBuf>,
     /// An encoder, by its published name (`opabinia encoders` lists them) and, if it is not on the hub
@@ -72,11 +72,11 @@ pub struct Probe {
     #[arg(long, value_delimiter = ',', value_name = "λ,…", default_values_t = ProbeOptions::default().l2,
         allow_negative_numbers = true)]
     l2: Vec<f64>,
-    /// Numbers of neighbours to choose from.
-    #[arg(short, long, value_delimiter = ',', value_name = "K,…",
+    /// Numbers of neighbors to choose from.
+    #[arg(short, long = "neighbors", alias = "neighbours", value_delimiter = ',', value_name = "K,…",
         default_values_t = ProbeOptions::default().neighbours)]
     neighbours: Vec<usize>,
-    /// Temperatures of the neighbours' votes to choose from.
+    /// Temperatures of the neighbors' votes to choose from.
     #[arg(long, value_delimiter = ',', value_name = "T,…",
         default_values_t = ProbeOptions::default().temperatures, allow_negative_numbers = true)]
     temperature: Vec<f64>,
@@ -143,7 +143,7 @@ enum PoolArg {
 enum MethodArg {
     /// A linear layer.
     Linear,
-    /// The nearest neighbours.
+    /// The nearest neighbors.
     Knn,
 }
 

@@ -139,7 +139,7 @@ impl Quantize {
         let dtype = WeightDtype::from(self.dtype);
         let mut card = format!(
             "# {} in {dtype}\n\nMade by `opabinia model quantize --dtype {dtype}` (version {}) from \
-             `{}`. The licence is that of the original.\n\n## What is lost\n\n",
+             `{}`. The license is that of the original.\n\n## What is lost\n\n",
             Path::new(&self.model).file_name().map_or_else(
                 || self.model.clone(),
                 |name| name.to_string_lossy().into_owned()

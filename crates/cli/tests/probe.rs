@@ -56,7 +56,7 @@ impl Ground {
         all.extend([
             "--l2",
             "0.01,0.1",
-            "--neighbours",
+            "--neighbors",
             "5,10",
             "--resamples",
             "50",

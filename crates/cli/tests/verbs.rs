@@ -19,7 +19,7 @@ fn encoders_are_a_table() {
     let run = opabinia(&["encoders"]).quiet();
     let mut lines = run.stdout.lines();
     let header = lines.next().unwrap();
-    for column in ["name", "input", "grid", "width", "parameters", "licence"] {
+    for column in ["name", "input", "grid", "width", "parameters", "license"] {
         assert!(header.contains(column), "{header}");
     }
     for name in RELEASED {
@@ -44,7 +44,7 @@ fn encoders_have_the_published_numbers() {
         assert_eq!(row["width"], width, "{name}");
         assert!(row["parameters"].as_u64().unwrap() > 100_000_000, "{name}");
         assert!(
-            row["licence"]
+            row["license"]
                 .as_str()
                 .is_some_and(|licence| !licence.is_empty()),
             "{name}"

@@ -39,7 +39,7 @@ pub struct Run {
     source: SourceArgs,
     #[command(flatten)]
     definitions: DefinitionArgs,
-    /// What is shown beside each question: its picture, none, that of another question, or a grey
+    /// What is shown beside each question: its picture, none, that of another question, or a gray
     /// one.
     #[arg(
         long,
@@ -105,7 +105,7 @@ pub enum VisionArg {
     Off,
     /// Another question's picture.
     Shuffled,
-    /// A grey picture.
+    /// A gray picture.
     Blank,
 }
 
