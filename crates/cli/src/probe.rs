@@ -73,7 +73,7 @@ pub struct Probe {
         allow_negative_numbers = true)]
     l2: Vec<f64>,
     /// Numbers of neighbors to choose from.
-    #[arg(short, long = "neighbors", alias = "neighbours", value_delimiter = ',', value_name = "K,…",
+    #[arg(short, long = "neighbors", value_delimiter = ',', value_name = "K,…",
         default_values_t = ProbeOptions::default().neighbours)]
     neighbours: Vec<usize>,
     /// Temperatures of the neighbors' votes to choose from.

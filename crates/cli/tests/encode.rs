@@ -215,6 +215,20 @@ fn verbose_says_how() {
     ]);
 }
 
+/// Those of the shipped model need no `--weights`; those that a recipe trains do.
+#[test]
+fn shipped_encoders_are_found() {
+    let bench = Bench::new();
+    let (wide, out, components) = (picture("wide"), bench.path("f.npy"), bench.path("c.png"));
+    let encode = |name| {
+        let files = ["--out", &out, "--picture", &components];
+        opabinia(&[&["encode", &wide, "--encoder", name][..], &files].concat())
+    };
+    let run = encode("opabinia/small-siglip-128").quiet();
+    assert!(run.stdout.contains("8×8 features of width 128"));
+    encode("opabinia/small-convnext-text-256").fails_with(1, &["small-convnext-text-256"]);
+}
+
 #[test]
 fn impossible_wishes_are_refused() {
     let bench = Bench::new();

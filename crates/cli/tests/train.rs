@@ -165,6 +165,27 @@ every = 1
         .fails_with(1, &["data.images", "one folder"]);
     set("lexical.labels=[\"mapped/train\", \"mapped/train\"]")
         .fails_with(1, &["lexical.labels", "one folder"]);
+    let listed =
+        |key: &str, folders: &str| format!("{key}=[\"mapped/{folders}\", \"again/{folders}\"]");
+    let samples = listed("data.files", "train/align.jsonl");
+    let pictures = listed("data.images", "train");
+    let labels = listed("lexical.labels", "train/labels");
+    let two = |more: &[&str]| {
+        let sets = [&["schedule.steps=3", &samples, &pictures], more].concat();
+        let sets = sets.iter().flat_map(|pair| ["--set", pair]);
+        run(&[&["--out", "runs/two-worlds"][..], &sets.collect::<Vec<_>>()].concat())
+    };
+    // Pictures of two worlds have the same names.
+    two(&[]).fails_with(1, &["lexical.labels", "one folder", "`data.images` is one"]);
+    let again = world
+        .iter()
+        .map(|word| if *word == "mapped" { "again" } else { *word });
+    ground
+        .run(&again.chain(["--seed", "5"]).collect::<Vec<_>>())
+        .ok();
+    two(&[&labels]).ok();
+    // 3 steps of 8 are less than the 32 pictures of both, and more than the 16 of one.
+    assert_eq!(ground.log("runs/two-worlds").pop().unwrap()["epoch"], 0);
     set("lexical.words=[]").ok();
     let (before, table) = recipe.split_once("[lexical]").unwrap();
     let (_, after) = table.split_once("[data]").unwrap();
@@ -172,6 +193,22 @@ every = 1
     ground
         .run(&["train", "none.toml"])
         .fails_with(1, &["none.toml", "lexical", "labels"]);
+}
+
+#[test]
+fn what_is_not_there_is_said_with_where_it_comes_from() {
+    let ground = Ground::shared();
+    let train = |pair| ground.train("instruct", &["--set", pair, "--out", "runs/never"]);
+    train("model.from=runs/other/part/model").fails_with(
+        1,
+        &[
+            "`model.from`",
+            "does not exist",
+            "the recipe named `other/part` leaves it there",
+        ],
+    );
+    train("data.files=[\"none.jsonl\"]").fails_with(1, &["`data.files`", "`opabinia world make`"]);
+    assert!(!ground.path("runs/never").exists());
 }
 
 #[test]
@@ -864,7 +901,13 @@ fn a_step_that_is_not_finite_can_be_run_again() {
     ];
     ground.train("instruct", &wild).fails_with(
         1,
-        &["step 2", "not finite", "runs/wild/not-finite-00000002"],
+        &[
+            "step 2",
+            "not finite",
+            "in the gradients of part `",
+            "samples [",
+            "runs/wild/not-finite-00000002",
+        ],
     );
     assert_eq!(ground.log("runs/wild").len(), 1, "the step is not counted");
     let bundle = ["--replay", "runs/wild/not-finite-00000002"];

@@ -17,6 +17,8 @@ use opabinia_train::pretrain::{
 use opabinia_train::{Task, TrainError};
 use opabinia_vision::{Encoder, EncoderConfig, EncoderSpec, load_encoder};
 use opabinia_weights::{LoadOptions, WeightDtype};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 const COLOURS: [(&str, [u8; 3]); 4] = [
@@ -302,6 +304,31 @@ fn every_picture_needs_a_label_map() {
     assert!(error.to_string().contains("label maps for 11"), "{error}");
     let error = LabelFiles::open(&folder.path().join("none"), &names).unwrap_err();
     assert!(error.to_string().contains("labels.json"), "{error}");
+}
+
+/// Of pictures of which the planes that are learned say nothing there is no batch.
+#[test]
+fn planes_that_say_nothing_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = label_maps(folder.path());
+    let nothing = RgbImage::from_raw(4, 8, [[0; 3].repeat(16), [255; 3].repeat(16)].concat());
+    nothing
+        .unwrap()
+        .save_png(folder.path().join(&names[0]))
+        .unwrap();
+    let task = |planes: &[String]| {
+        let labels = LabelFiles::open(folder.path(), &names).unwrap();
+        let labels = labels.with_planes(planes).unwrap();
+        DenseTask::new(convnext(), Arc::new(world().0), labels).unwrap()
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut has = |planes: &[String], pictures: &[u32]| {
+        task(planes).load(pictures, &mut random).unwrap().is_some()
+    };
+    let colour = ["colour".to_owned()];
+    assert!(!has(&colour, &[0]));
+    assert!(has(&colour, &[0, 1]));
+    assert!(has(&[], &[0]));
 }
 
 #[test]

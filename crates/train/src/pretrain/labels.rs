@@ -332,6 +332,22 @@ mod tests {
         }
     }
 
+    /// Runs that began before planes could be wide, or with fewer words for it, go on.
+    #[test]
+    fn what_determines_a_training_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"rows": 1, "cols": 1, "ignore": 255,
+            "planes": [{"name": "kind", "classes": ["none", "ball"], "background": 0}]}"#;
+        std::fs::write(folder.path().join(DESCRIPTION), text).unwrap();
+        let meaning = "LabelDescription { rows: 1, cols: 1, ignore: 255, planes: [PlaneDescription { name: \
+                       \"kind\", classes: [\"none\", \"ball\"], background: Some(0) }] }\n";
+        let hash = Sha256::digest(meaning);
+        let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+        let labels = LabelFiles::open(folder.path(), &[]).unwrap();
+        assert_eq!(labels.hash().unwrap(), hex);
+        assert!(labels.mean_the_same_as(folder.path()).is_ok());
+    }
+
     /// Red and green of a pixel make the number of a class.
     #[test]
     fn a_plane_may_have_more_classes_than_a_byte() {

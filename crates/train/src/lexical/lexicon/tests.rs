@@ -127,14 +127,6 @@ fn every_token_has_cells() {
     }
 }
 
-#[test]
-fn what_is_said_is_counted() {
-    let scores = Tensor::<2>::from_floats([[1.0, -1.0, 2.0]], &Device::flex().autodiff());
-    let found = said(&scores, &[1.0, 1.0, 0.0], &[false; 3]);
-    let counts: Vec<_> = found.iter().map(|m| (m.sum, m.count)).collect();
-    assert_eq!(counts, [(1.0, 2.0), (1.0, 2.0)]);
-}
-
 fn tokenizer() -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
     let options = crate::pretrain::tokenizer::TokenizerOptions {
@@ -187,7 +179,8 @@ fn numbers_of_the_same_digits_are_one_word() {
         marks: [].into(),
     };
     let lexicon = Lexicon::new(description, &table).unwrap();
-    let merged = lexicon.merged(&tokenizer).unwrap();
+    let (merged, spelled) = lexicon.spelled(&tokenizer).unwrap();
+    assert_eq!(spelled.len(), merged.len());
     let words: Vec<&str> = merged.entries.iter().map(|e| e.word.as_str()).collect();
     assert_eq!(words, ["12", "red", "1", "blue"]);
     let grid = Grid { rows: 1, cols: 4 };
