@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol import Workload, activations, count, materialise
+from protocol import Workload, activations, compile_if_faster, count, materialise
 from serving import timed
 
 HEADS = 16
@@ -180,11 +180,18 @@ def workload(name: str, dtype: torch.dtype, smoke: bool) -> Workload:
             module = Aggregator(replace(sizes, depth=1) if smoke else sizes)
         sva = materialise(module, dtype)
         features = [activations(1, side * side, d, dtype=dtype) for d, side in sizes.encoders]
-        return Workload(count(sva), 1.0, lambda: timed(lambda: sva(features)))
+        compiled = compile_if_faster([sva], lambda: sva(features))
+        return Workload(count(sva), 1.0, lambda: timed(lambda: sva(features)), compiled=compiled)
     with torch.device("meta"):
         module = SamplerLayer(sizes.hidden, sizes)
     layer = materialise(module, dtype)
     hidden = activations(tokens, sizes.hidden, dtype=dtype)
     context = activations(tokens, sizes.width, dtype=dtype)
     windows = [activations(tokens, side * side, sizes.width, dtype=dtype) for side in sizes.windows]
-    return Workload(count(layer), 1.0, lambda: timed(lambda: layer(hidden, context, windows)))
+    compiled = compile_if_faster([layer], lambda: layer(hidden, context, windows))
+    return Workload(
+        count(layer),
+        1.0,
+        lambda: timed(lambda: layer(hidden, context, windows)),
+        compiled=compiled,
+    )

@@ -22,7 +22,7 @@ from llama3_8b import (
     THETA,
     VOCAB,
 )
-from protocol import Workload, activations, count, materialise
+from protocol import Workload, activations, compile_if_faster, count, materialise
 from serving import timed
 
 
@@ -121,8 +121,11 @@ class Runner:
 
 def workload(name: str, dtype: torch.dtype, smoke: bool) -> Workload:
     runner = Runner(dtype, smoke)
+    parameters = count(runner.model)
     if name == "prefill":
-        return Workload(count(runner.model), float(runner.prompt_len), runner.prefill)
+        compiled = compile_if_faster(runner.model.layers, runner.prefill)
+        return Workload(parameters, float(runner.prompt_len), runner.prefill, compiled=compiled)
     with torch.inference_mode():
         runner.prefill()
-    return Workload(count(runner.model), float(ANSWER), runner.decode)
+    compiled = compile_if_faster(runner.model.layers, runner.decode, shapes_change=True)
+    return Workload(parameters, float(ANSWER), runner.decode, compiled=compiled)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protocol import Workload, activations, count, materialise
+from protocol import Workload, activations, compile_if_faster, count, materialise
 from serving import timed
 
 
@@ -256,4 +256,8 @@ def workload(name: str, dtype: torch.dtype, smoke: bool) -> Workload:
     if name == "convnext":
         encoder = encoder.to(memory_format=torch.channels_last)
         pixels = pixels.to(memory_format=torch.channels_last)
-    return Workload(count(encoder), 1.0, lambda: timed(lambda: encoder(pixels)))
+    parts = [m for m in encoder.modules() if isinstance(m, (Block, ConvBlock))]
+    compiled = compile_if_faster(parts, lambda: encoder(pixels))
+    return Workload(
+        count(encoder), 1.0, lambda: timed(lambda: encoder(pixels)), compiled=compiled
+    )

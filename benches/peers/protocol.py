@@ -1,12 +1,16 @@
 """What the workloads of PyTorch share."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 import serving
+
+SOON = 3.0
+"""Seconds of a pass that is worth repeating before it is compared."""
 
 
 @dataclass
@@ -21,13 +25,22 @@ class Workload:
     """One pass; returns its seconds."""
     losses: tuple[float, ...] = ()
     """Of the first steps of training, from the weights that the other side has too."""
+    compiled: bool = False
+    """Whether parts of it are compiled."""
 
 
 def serve(workload: Workload) -> None:
     """Warms up, then runs a pass for every line of input."""
     with torch.inference_mode(not workload.losses):
         about = f"PyTorch {torch.__version__}"
-        serving.serve(about, workload.parameters, workload.amount, workload.run, workload.losses)
+        serving.serve(
+            about,
+            workload.parameters,
+            workload.amount,
+            workload.run,
+            workload.losses,
+            workload.compiled,
+        )
 
 
 def materialise(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -44,6 +57,40 @@ def materialise(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
     return module
+
+
+def compile_if_faster(
+    parts: Iterable[nn.Module],
+    run: Callable[[], object],
+    *,
+    shapes_change: bool = False,
+    train: bool = False,
+) -> bool:
+    """Compiles parts of a network (`torch.compile`) if what they are parts of runs faster so.
+
+    Parts with the same code are compiled once. Returns whether they are compiled now.
+    """
+
+    def best() -> float:
+        run()
+        seconds = serving.timed(run)
+        return min(seconds, serving.timed(run)) if seconds < SOON else seconds
+
+    parts = list(parts)
+    with torch.inference_mode(not train):
+        plain = best()
+        try:
+            for part in parts:
+                part.compile(dynamic=None if shapes_change else False)
+            compiled = best()
+        except Exception as error:  # noqa: BLE001: whatever the compiler has to say, it is not compiled.
+            print(f"not compiled: {error}", file=sys.stderr)
+            compiled = float("inf")
+        if compiled < plain:
+            return True
+        for part in parts:
+            part._compiled_call_impl = None  # noqa: SLF001: there is no public way back.
+    return False
 
 
 def count(module: nn.Module) -> int:

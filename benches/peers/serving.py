@@ -12,10 +12,17 @@ def serve(
     amount: float,
     run: Callable[[], float],
     losses: tuple[float, ...] = (),
+    compiled: bool = False,
 ) -> None:
     """Warms up, then runs a pass for every line of input; `run` returns its seconds."""
     run()
-    ready = {"about": about, "parameters": parameters, "amount": amount, "losses": losses}
+    ready = {
+        "about": about,
+        "parameters": parameters,
+        "amount": amount,
+        "losses": losses,
+        "compiled": compiled,
+    }
     say({"ready": ready})
     for _ in sys.stdin:
         say({"pass": {"seconds": run()}})

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from connector import Aggregator, Sizes
 from decoder import rotate
-from encoders import ConvNext, Vit, VisionTransformer
-from protocol import Workload, count
+from encoders import Block, ConvBlock, ConvNext, Vit, VisionTransformer
+from protocol import Workload, compile_if_faster, count
 from serving import timed
 
 LEARNING_RATE = 1e-3
@@ -171,6 +171,10 @@ class SmallCambrian(nn.Module):
         return self.decoder.loss(hidden[:, first - 1 : -1], ids[:, BEFORE:])
 
 
+# Parts that are compiled where it helps.
+COMPILED = (Block, ConvBlock, DecoderLayer)
+
+
 class Trainer:
     """A network, its loss on inputs that stay the same, and its optimizer."""
 
@@ -192,7 +196,10 @@ class Trainer:
 
     def workload(self, amount: int) -> Workload:
         losses = (self.step(), self.step())
-        return Workload(count(self.module), float(amount), lambda: timed(self.step), losses)
+        parts = [m for m in self.module.modules() if isinstance(m, COMPILED)]
+        compiled = compile_if_faster(parts, self.step, train=True)
+        run = lambda: timed(self.step)  # noqa: E731
+        return Workload(count(self.module), float(amount), run, losses, compiled)
 
 
 def text(rows: int, tokens: int, vocab: int) -> Tensor:

@@ -27,6 +27,8 @@ const FOLLOWS: usize = 50;
 const WHOLE_ANSWER: usize = 64;
 /// Conversations that are answered together.
 const BATCH: usize = 8;
+/// How many times as long the long prompt is.
+const LONGER: usize = 4;
 
 /// What of a prompt has to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +66,24 @@ pub(crate) fn workload(
     smoke: bool,
     device: &Device,
 ) -> Fallible<Workload> {
-    let model = |rows| Model::new(rows, dtype, smoke, device);
+    let model = |rows, times| Model::new(rows, times, dtype, smoke, device);
     match name {
-        "prefill" => Ok(prefill(model(1))),
-        "decode" => decode(model(1)),
-        "batch" => decode(model(BATCH)),
+        "prefill" => Ok(prefill(model(1, 1))),
+        "prefill-long" => Ok(prefill(model(1, LONGER))),
+        "decode" => decode(model(1, 1), Guesses::None),
+        "guesses" => decode(model(1, 1), Guesses::AllRight),
+        "batch" => decode(model(BATCH, 1), Guesses::None),
         _ => Err(format!("there is no language model workload `{name}`").into()),
     }
+}
+
+/// How an answer is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guesses {
+    /// One token at a time.
+    None,
+    /// All tokens of it at once: after the first, each was guessed, and each guess was right.
+    AllRight,
 }
 
 struct Model {
@@ -87,25 +100,30 @@ struct Parts {
 }
 
 impl Model {
-    fn new(rows: usize, dtype: WeightFormat, smoke: bool, device: &Device) -> Self {
-        let tokens = if smoke { PROMPT / 10 } else { PROMPT };
+    /// With prompts of `times` · [`PROMPT`] tokens.
+    fn new(rows: usize, times: usize, dtype: WeightFormat, smoke: bool, device: &Device) -> Self {
+        let tokens = times * if smoke { PROMPT / 10 } else { PROMPT };
         Self {
             decoder: fill(Decoder::new(&config(smoke), device), dtype),
             prompt: activations([rows, tokens, 4096], device),
         }
     }
 
-    /// The first token of every row, `[b, 1, d]`.
-    fn token(&self) -> Tensor<3> {
+    /// The first tokens of every row, `[b, n, d]`.
+    fn tokens(&self, n: usize) -> Tensor<3> {
         let [rows, _, width] = self.prompt.dims();
-        self.prompt.clone().slice([0..rows, 0..1, 0..width])
+        self.prompt.clone().slice([0..rows, 0..n, 0..width])
     }
 
     /// Decodes [`ANSWER`] tokens of every row; what the cache had before is what it has after.
-    fn decode(&self, cache: &mut KvCache) -> Fallible<Parts> {
+    fn decode(&self, guesses: Guesses, cache: &mut KvCache) -> Fallible<Parts> {
         let (before, mut parts) = (cache.len(), Parts::default());
-        for _ in 0..ANSWER {
-            self.run(self.token(), cache, &mut parts)?;
+        let at_once = match guesses {
+            Guesses::None => 1,
+            Guesses::AllRight => ANSWER,
+        };
+        for _ in 0..ANSWER / at_once {
+            self.run(self.tokens(at_once), at_once, cache, &mut parts)?;
         }
         cache.truncate(before);
         Ok(parts)
@@ -127,8 +145,14 @@ impl Model {
         parts.layers * ALL_LAYERS as f64 / built as f64 + parts.head
     }
 
-    /// Runs embeddings `[b, t, d]` and the head on the last of them.
-    fn run(&self, embeddings: Tensor<3>, cache: &mut KvCache, parts: &mut Parts) -> Fallible<()> {
+    /// Runs embeddings `[b, t, d]`, and the head on the last `scored` of them.
+    fn run(
+        &self,
+        embeddings: Tensor<3>,
+        scored: usize,
+        cache: &mut KvCache,
+        parts: &mut Parts,
+    ) -> Fallible<()> {
         let device = embeddings.device();
         let [b, t, d] = embeddings.dims();
         let start = Instant::now();
@@ -138,7 +162,8 @@ impl Model {
         parts.layers += start.elapsed().as_secs_f64();
 
         let start = Instant::now();
-        let last = hidden.slice([0..b, t - 1..t, 0..d]).reshape([b, d]);
+        let last = hidden.slice([0..b, t - scored..t, 0..d]);
+        let last = last.reshape([b * scored, d]);
         let _logits = self.decoder.logits(last);
         device.sync()?;
         parts.head += start.elapsed().as_secs_f64();
@@ -154,21 +179,21 @@ fn prefill(model: Model) -> Workload {
         losses: Vec::new(),
         pass: Box::new(move || {
             let mut parts = Parts::default();
-            model.run(model.prompt.clone(), &mut KvCache::new(), &mut parts)?;
+            model.run(model.prompt.clone(), 1, &mut KvCache::new(), &mut parts)?;
             Ok(model.scaled(&parts))
         }),
     }
 }
 
-/// One token at a time of every row, after the prompt.
-fn decode(model: Model) -> Fallible<Workload> {
+/// [`ANSWER`] tokens of every row, after the prompt.
+fn decode(model: Model, guesses: Guesses) -> Fallible<Workload> {
     let mut cache = KvCache::new();
-    model.run(model.prompt.clone(), &mut cache, &mut Parts::default())?;
+    model.run(model.prompt.clone(), 1, &mut cache, &mut Parts::default())?;
     Ok(Workload {
         parameters: model.parameters(),
         amount: (ANSWER * model.prompt.dims()[0]) as f64,
         losses: Vec::new(),
-        pass: Box::new(move || Ok(model.scaled(&model.decode(&mut cache)?))),
+        pass: Box::new(move || Ok(model.scaled(&model.decode(guesses, &mut cache)?))),
     })
 }
 
@@ -179,7 +204,7 @@ pub(crate) fn answer(
     smoke: bool,
     device: &Device,
 ) -> Fallible<Workload> {
-    let model = Model::new(1, dtype, smoke, device);
+    let model = Model::new(1, 1, dtype, smoke, device);
     let [_, tokens, width] = model.prompt.dims();
     let known = match prompt {
         Prompt::Whole => 0,
@@ -188,7 +213,7 @@ pub(crate) fn answer(
     let part = |range| model.prompt.clone().slice([0..1, range, 0..width]);
     let mut cache = KvCache::new();
     if known > 0 {
-        model.run(part(0..known), &mut cache, &mut Parts::default())?;
+        model.run(part(0..known), 1, &mut cache, &mut Parts::default())?;
     }
     let unread = part(known..tokens);
     Ok(Workload {
@@ -197,8 +222,8 @@ pub(crate) fn answer(
         losses: Vec::new(),
         pass: Box::new(move || {
             let mut parts = Parts::default();
-            model.run(unread.clone(), &mut cache, &mut parts)?;
-            let answer = model.decode(&mut cache)?;
+            model.run(unread.clone(), 1, &mut cache, &mut parts)?;
+            let answer = model.decode(Guesses::None, &mut cache)?;
             cache.truncate(known);
             let times = WHOLE_ANSWER as f64 / ANSWER as f64;
             Ok(model.scaled(&parts) + times * model.scaled(&answer))

@@ -39,6 +39,9 @@ pub(super) struct Ready {
     pub(super) losses: Vec<f64>,
     /// Bytes of resident memory, where it tells.
     pub(super) resident: Option<u64>,
+    /// Whether it compiled its network, because that is faster.
+    #[serde(default)]
+    pub(super) compiled: bool,
 }
 
 /// A process that is ready to run a pass.
@@ -77,6 +80,7 @@ impl Child {
             output: BufReader::new(output),
             ready: Ready {
                 about: String::new(),
+                compiled: false,
                 parameters: 0,
                 amount: 0.0,
                 losses: Vec::new(),

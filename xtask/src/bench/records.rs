@@ -26,6 +26,8 @@ pub(super) struct Record {
     parameters: u64,
     amount: f64,
     losses: Vec<f64>,
+    #[serde(default)]
+    compiled: bool,
     seconds: Vec<f64>,
     /// After warming up and at the end.
     resident_bytes: [Option<u64>; 2],
@@ -42,6 +44,7 @@ impl Record {
             parameters: side.ready.parameters,
             amount: side.ready.amount,
             losses: side.ready.losses.clone(),
+            compiled: side.ready.compiled,
             seconds: side.seconds.clone(),
             resident_bytes: [side.ready.resident, side.resident_bytes],
             peak_bytes: side.peak_bytes,
@@ -55,6 +58,7 @@ impl Record {
                 parameters: self.parameters,
                 amount: self.amount,
                 losses: self.losses.clone(),
+                compiled: self.compiled,
                 resident: self.resident_bytes[0],
             },
             seconds: self.seconds.clone(),
@@ -174,6 +178,7 @@ mod tests {
                 parameters: 7,
                 amount: 2.0,
                 losses: Vec::new(),
+                compiled: false,
                 resident: Some(1),
             },
             seconds: seconds.to_vec(),

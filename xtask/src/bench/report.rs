@@ -92,7 +92,15 @@ impl Row {
     /// The row of a table that compares two sides.
     fn line(&self) -> String {
         let speed = |side: &Option<Side>| match side {
-            Some(side) => self.workload.unit.show(side.ready.amount, side.median()),
+            Some(side) => {
+                let speed = self.workload.unit.show(side.ready.amount, side.median());
+                let how = if side.ready.compiled {
+                    ", compiled"
+                } else {
+                    ""
+                };
+                speed + how
+            }
             None => "–".into(),
         };
         let peak = |side: &Option<Side>| side.as_ref().map_or_else(|| "–".into(), Side::peak);
@@ -323,6 +331,7 @@ mod tests {
                 parameters: 1,
                 amount: 1.0,
                 losses: Vec::new(),
+                compiled: false,
                 resident: Some(200_000_000),
             },
             seconds: seconds.to_vec(),
@@ -360,14 +369,15 @@ mod tests {
 
     #[test]
     fn a_row_compares_medians() {
-        let peer = side(&[3.0, 3.0, 1.0], "PyTorch 2");
+        let mut peer = side(&[3.0, 3.0, 1.0], "PyTorch 2");
+        peer.ready.compiled = true;
         let text = said(&row(
             "encoder/clip",
             side(&[2.0, 2.0, 9.0], "opabinia 1"),
             Some(peer),
         ));
         assert!(
-            text.contains("| f32 | 2.000 s | 3.000 s | 1.50 | 2.5 GB | 2.5 GB |"),
+            text.contains("| f32 | 2.000 s | 3.000 s, compiled | 1.50 | 2.5 GB | 2.5 GB |"),
             "{text}"
         );
         assert!(text.starts_with(

@@ -284,6 +284,18 @@ pub(super) const WORKLOADS: &[Workload] = &[
         "question/whole",
     ),
     without(
+        "llm/prefill-long",
+        "Llama-3 8B, prompt of 2,800 tokens beside one of 700",
+        Unit::TokensPerSecond,
+        "llm/prefill",
+    ),
+    without(
+        "llm/guesses",
+        "seven tokens guessed, all of them right",
+        Unit::TokensPerSecond,
+        "llm/decode",
+    ),
+    without(
         "llm/batch",
         "eight answers at a time, Llama-3 8B",
         Unit::TokensPerSecond,
