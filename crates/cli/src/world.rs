@@ -302,6 +302,13 @@ impl Show {
             }
             (Some(folder), Some(index)) => {
                 let world = make::read(folder)?;
+                if !world.is_of_this_version() {
+                    return Err(Failure::new(format!(
+                        "{} was made by another version of this program, which draws other pictures",
+                        folder.display()
+                    ))
+                    .hint("`world make` with `--force` makes it anew"));
+                }
                 make::picture(&world, self.split.into(), index).ok_or_else(|| {
                     let count = world.options.pictures(self.split.into());
                     Failure::new(format!("the world has no picture {index}"))

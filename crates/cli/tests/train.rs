@@ -368,6 +368,32 @@ fn a_dry_run_shows_what_would_be_and_writes_nothing() {
 }
 
 #[test]
+fn samples_without_a_picture_are_counted() {
+    let ground = Ground::shared();
+    let seen = |name: &str| sample(Some(name), "a ball");
+    let samples = [
+        seen("images/00/000000.png"),
+        sample(None, "a ball"),
+        sample(None, "a cube"),
+        seen("images/00/000001.png"),
+    ];
+    ground.write("half.jsonl", &samples.map(|s| format!("{s}\n")).concat());
+    let run = |more: &[&str]| {
+        let half = ["--set", "data.files=[\"half.jsonl\"]", "--out", "runs/half"];
+        ground.train(
+            "instruct",
+            &[&half[..], &["--set", "schedule.steps=2"], more].concat(),
+        )
+    };
+    let shown = run(&["--dry-run"]).quiet().stdout;
+    assert!(shown.contains("4, 2 of them without a picture"), "{shown}");
+    let done = run(&["--json"]).ok();
+    let done = done.mentions(&["4 of 8 samples had no picture"]);
+    assert_eq!(done.json()["text_only"], 4);
+    assert_eq!(done.json()["samples"], 8);
+}
+
+#[test]
 fn unknown_keys_and_values_name_what_is_known() {
     let ground = Ground::shared();
     let recipe = ground
@@ -534,6 +560,52 @@ fn files_have_their_own_pictures_and_exchanges_are_read_apart() {
     run("runs/nowhere", "world/train", "apart").fails_with(1, &["else.jsonl:1", "x.png"]);
     let one = "[\"world/train\"]";
     run("runs/nowhere", one, "apart").fails_with(1, &["one for each of `data.files`"]);
+}
+
+/// What a failed validation is about can be mended; the steps before it are kept.
+#[test]
+fn a_validation_that_fails_costs_no_step() {
+    let ground = Ground::shared();
+    ground.write(
+        "late/test.jsonl",
+        &(sample(Some("late.png"), "a ball") + "\n"),
+    );
+    let train = || {
+        let sets = [
+            "data.validation=late/test.jsonl",
+            "data.validation_images=late",
+            "save.every=0",
+        ];
+        let sets = sets.into_iter().flat_map(|value| ["--set", value]);
+        let out = ["--out", "runs/late"];
+        ground.train("instruct", &sets.chain(out).collect::<Vec<_>>())
+    };
+    train().fails_with(1, &["late.png"]);
+    let steps = |run: &str| ground.log(run).len();
+    assert_eq!(steps("runs/late"), 4);
+    assert!(ground.path("runs/late/checkpoints/step-00000004").is_dir());
+    assert!(!ground.path("runs/late/model").exists());
+    fs::copy(
+        ground.path("world/train/images/00/000000.png"),
+        ground.path("late/late.png"),
+    )
+    .unwrap();
+    train().ok().mentions(&["validation loss after step 4"]);
+    assert_eq!(steps("runs/late"), 4);
+    assert!(ground.path("runs/late/model/config.json").is_file());
+    let recipe = ground.read("runs/late/recipe.toml");
+    assert!(recipe.contains("folder = \"runs/late\""), "{recipe}");
+}
+
+#[test]
+fn a_model_is_asked_as_it_was_trained() {
+    let ground = Ground::shared();
+    let template = ["--set", "model.template=vicuna_v1", "--out", "runs/vicuna"];
+    ground.train("instruct", &template).ok();
+    let config = common::read_json(&ground.path("runs/vicuna/model/config.json"));
+    assert_eq!(config["conversation_template"], "vicuna_v1");
+    let before = common::read_json(&ground.path("runs/align/model/config.json"));
+    assert_eq!(before["conversation_template"], "phi3");
 }
 
 /// A conversation as a line of a file of samples.

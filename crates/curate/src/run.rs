@@ -162,7 +162,14 @@ impl Partial {
             .map_err(CurateError::io("start threads in", &self.root))?;
         self.index(&parts, options, watch, &runtime)?;
         let read = Summaries::read(&self.folders.job(), job, &parts)?;
-        read.check_bad(&job.recipe)?;
+        if let Err(error) = read.check_bad(&job.recipe) {
+            // Files are looked at once, and tell when they change; pictures do not, so those that were
+            // missing are looked for again the next time.
+            for number in read.without_pictures(&parts) {
+                let _ = std::fs::remove_file(index_path(&self.folders.job(), number));
+            }
+            return Err(error);
+        }
         let (decisions, limits) = self.select(job, &read, options, watch, &runtime)?;
         drop(runtime);
         let job_path = self.folders.job();

@@ -76,6 +76,19 @@ impl Summaries {
         self.of(Class::Ok)
     }
 
+    /// Numbers of the parts with samples whose pictures are missing or broken.
+    pub fn without_pictures(&self, parts: &[Part]) -> Vec<u32> {
+        let lacks = |summary: &Summary| {
+            [Class::MissingImage, Class::BadImage]
+                .iter()
+                .filter_map(|class| summary.classes.get(class.name()))
+                .any(|&count| count > 0)
+        };
+        let found = parts.iter().zip(&self.parts);
+        let found = found.filter(|(_, summary)| lacks(summary));
+        found.map(|(part, _)| part.number).collect()
+    }
+
     /// Whether the recipe allows that many bad samples.
     pub fn check_bad(&self, recipe: &Recipe) -> Result<(), CurateError> {
         let kinds: Vec<(Class, u64)> = Class::ALL

@@ -436,6 +436,30 @@ fn line(id: u32, image: &str, question: &str, answer: &str) -> String {
     format!("{line}\n")
 }
 
+/// What was missing is looked for again, though the file that names it is the same.
+#[test]
+fn pictures_may_come_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("pool.jsonl"), line(1, "a.png", "What is it?", "A ramp.")).unwrap();
+    std::fs::create_dir(at("images")).unwrap();
+    let text = format!(
+        "[input]\nfiles = [{:?}]\nimages = {:?}\nmax_bad = 0\n",
+        at("pool.jsonl"),
+        at("images")
+    );
+    let recipe: Recipe = toml::from_str(&text).unwrap();
+    let recipe = recipe.resolved("test", Path::new("")).unwrap();
+    let error = run(&recipe, &at("out"), &options(2))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("1 missing_image"), "{error}");
+    let picture = opabinia_image::RgbImage::from_raw(8, 8, vec![9; 3 * 64]).unwrap();
+    picture.save_png(at("images/a.png")).unwrap();
+    let manifest = run(&recipe, &at("out"), &options(2)).unwrap();
+    assert_eq!(manifest.total.samples, 1);
+}
+
 const LONG: &str = "There are three balls on the table, and the largest of them is red, while the other two are blue \
                     and lie behind a yellow cube that stands near the window of the room.";
 

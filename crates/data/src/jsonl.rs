@@ -318,6 +318,29 @@ mod tests {
         assert_eq!(ids_and_lines(&tall), expected([2, 5, 6]));
     }
 
+    /// With an index beside it, nothing of the file is read but the line that is asked for.
+    #[test]
+    fn with_an_index_a_sample_is_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples");
+        let junk = "?".repeat(B.len());
+        std::fs::write(&path, format!("{junk}\n{A}\n{junk}")).unwrap();
+        let starts = [0, junk.len() + 1, junk.len() + A.len() + 2];
+        let offsets = Offsets {
+            bytes: path.metadata().unwrap().len(),
+            sha256: [7; 32],
+            starts: starts.map(|start| start as u64).to_vec(),
+        };
+        offsets.write(&path).unwrap();
+        let file = SampleFile::open(&path).unwrap();
+        assert_eq!((file.len(), file.sha256()), (3, &[7; 32]));
+        assert_eq!(file.sample(1).unwrap().id.unwrap(), r#"a ], " ["#);
+        for i in [0, 2] {
+            let error = file.sample(i).unwrap_err().to_string();
+            assert!(error.contains(&format!(":{}`", i + 1)), "{error}");
+        }
+    }
+
     #[test]
     fn files_that_are_no_samples_are_refused() {
         let error = |text: &str| file(text).1.unwrap_err().to_string();

@@ -2,7 +2,7 @@
 //!
 //! A file of samples is read once from end to end to find its lines. What this program writes needs no
 //! such pass: beside `samples.jsonl` lies `samples.jsonl.index`, and [`crate::SampleFile`] believes it
-//! as long as the file still has the size that it says. All numbers are little-endian: the eight
+//! as long as the file still has the size that it says, and was not changed after it. All numbers are little-endian: the eight
 //! bytes `opab.idx`, the file's size, its SHA-256, the number of samples, and the first byte of each.
 
 use std::fs::File;
@@ -57,12 +57,18 @@ impl Offsets {
         std::fs::rename(&temporary, &path).map_err(io())
     }
 
-    /// Reads the index of a file; `None` if there is none, or it is not of this file.
+    /// Reads the index of a file; `None` if there is none, or it is not of this file as it is now.
     pub fn read(samples: &Path) -> Option<Self> {
-        let bytes = samples.metadata().ok()?.len();
+        let of_file = samples.metadata().ok()?;
+        let bytes = of_file.len();
         let index = File::open(index_path(samples)).ok()?;
-        let size = index.metadata().ok()?.len();
-        let offsets = Self::parse(BufReader::new(index), size)?;
+        let of_index = index.metadata().ok()?;
+        // Where the system tells no times, the size must do.
+        let changed = of_file.modified().ok().zip(of_index.modified().ok());
+        if changed.is_some_and(|(file, index)| file > index) {
+            return None;
+        }
+        let offsets = Self::parse(BufReader::new(index), of_index.len())?;
         (offsets.bytes == bytes).then_some(offsets)
     }
 
@@ -98,6 +104,8 @@ fn number(from: &mut impl Read) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -108,6 +116,19 @@ mod tests {
             sha256: [7; 32],
             starts: vec![0, 4, 9],
         }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_since_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.jsonl");
+        std::fs::write(&path, "aaa\nbbbb\ncc\n").unwrap();
+        offsets().write(&path).unwrap();
+        let index = File::open(index_path(&path)).unwrap();
+        let later = index.metadata().unwrap().modified().unwrap() + Duration::from_secs(1);
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(later).unwrap();
+        assert_eq!(Offsets::read(&path), None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl<'a> FeatureCache<'a> {
             key: EncoderKey {
                 encoder: name.clone(),
                 weights: encoder.weights_hash(),
-                preprocessing: format!("{:?} in 32 bits", encoder.preprocessor()),
+                preprocessing: format!("{} in 32 bits", encoder.settings()),
                 grid: (grid.rows, grid.cols),
             },
             grid: *grid,

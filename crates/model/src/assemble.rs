@@ -98,6 +98,19 @@ impl Model {
         Ok((model, loaded))
     }
 
+    /// Makes the template that the model was loaded with ([`LoadModel::template`]) its own, so that it is
+    /// written with it and asked with it from then on.
+    ///
+    /// # Errors
+    /// If the template cannot be tokenized.
+    pub fn keep_template(&mut self) -> Result<(), ModelError> {
+        self.config.conversation_template = Some(self.template.name.clone());
+        match self.config.vision {
+            Some(_) => self.place_image(),
+            None => Ok(()),
+        }
+    }
+
     /// Notes where the template puts the picture of a first question.
     fn place_image(&mut self) -> Result<(), ModelError> {
         let conversation = Conversation::question("?").with_images(1);

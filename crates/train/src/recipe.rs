@@ -18,6 +18,7 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 
+use opabinia_data::FaultLimit;
 use opabinia_model::config::ConnectorKeys;
 use opabinia_model::{EncoderPart, ModelParts};
 use sha2::{Digest, Sha256};
@@ -339,6 +340,14 @@ impl Recipe {
             .unwrap_or(self.stage() == Stage::Instruct)
     }
 
+    /// The same recipe for a run in another folder.
+    #[must_use]
+    pub fn kept_in(&self, folder: &Path) -> Self {
+        let mut recipe = self.clone();
+        recipe.save.folder = Some(folder.to_path_buf());
+        recipe
+    }
+
     /// The recipe with all defaults and overrides filled in.
     #[must_use]
     pub fn resolved_toml(&self) -> String {
@@ -346,7 +355,8 @@ impl Recipe {
     }
 
     /// A short text that is the same for recipes that make the same run: where it is kept, what is
-    /// logged, and how the work is divided over threads make no difference.
+    /// logged, how many bad samples are put up with, and how the work is divided over threads and
+    /// devices make no difference.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut document = self.document();
@@ -354,8 +364,10 @@ impl Recipe {
         document.save = SaveTable::default();
         document.log = LogTable::default();
         document.data.workers = 0;
+        document.data.max_bad = FaultLimit::default();
         document.data.feature_cache = FeatureCache::Off;
         document.batch.parallel = 0;
+        document.batch.devices = 1;
         let digest = Sha256::digest(to_toml(&document));
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -12,7 +12,6 @@ use opabinia_nn::{Activation, ComputeType, Mlp};
 use opabinia_train::engine::record::{StepRecord, Unobserved};
 use opabinia_train::engine::replay::Bundle;
 use opabinia_train::engine::run_folder::{RunFolder, read_log};
-use opabinia_train::engine::workers::Workers;
 use opabinia_train::engine::{Ending, Length, Outcome, Settings, Surroundings, parameters, train};
 use opabinia_train::groups::{Assignment, PartRate, PartRates};
 use opabinia_train::optimizer::{AdamWConfig, Rule};
@@ -304,10 +303,8 @@ fn a_value_that_is_not_finite_stops_the_run_and_can_be_replayed() {
     let read = Bundle::read(bundle).unwrap();
     assert_eq!(read.step, *step);
     assert!(read.plan.contains(&11) && read.loss.is_nan());
-    let devices = [Device::flex().autodiff()];
-    let workers = Workers::new(1, &devices, ComputeType::F32).unwrap();
     let task = Points { broken: Some(11) };
-    let replayed = read.replay(bundle, &task, module(), &workers).unwrap();
+    let replayed = read.replay(bundle, &task, module(), &settings).unwrap();
     let bad: Vec<_> = replayed
         .losses
         .iter()
@@ -319,6 +316,20 @@ fn a_value_that_is_not_finite_stops_the_run_and_can_be_replayed() {
         replayed.losses
     );
     assert!(!replayed.parameters.is_empty());
+    let refused = |change: &dyn Fn(&mut Bundle)| {
+        let mut other = read.clone();
+        change(&mut other);
+        let error = other.replay(bundle, &task, module(), &settings);
+        error.unwrap_err().to_string()
+    };
+    let other = refused(&|b| b.fingerprint = Some("another".into()));
+    assert!(other.contains("another recipe or other data"), "{other}");
+    let other = refused(&|b| b.plan.push(SAMPLES as u32));
+    assert!(
+        other.contains("has sample 40, and the data has 40"),
+        "{other}"
+    );
+    assert!(refused(&|b| b.step = 0).contains("begin at 1"));
     // What was saved before the bad step is still there, and no later checkpoint.
     let run = RunFolder::open(folder.path()).unwrap();
     assert!(run.checkpoints().unwrap().len() as u64 <= step / 3);

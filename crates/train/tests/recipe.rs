@@ -512,7 +512,9 @@ fn a_fingerprint_is_of_what_changes_the_result() {
         ("save.every", "3"),
         ("log.every", "3"),
         ("data.workers", "7"),
+        ("data.max_bad", "3"),
         ("batch.parallel", "2"),
+        ("batch.devices", "2"),
         ("data.feature_cache", "c"),
     ] {
         assert_eq!(print(key, value), recipe.fingerprint(), "{key}");

@@ -216,6 +216,13 @@ impl Encoder {
         format!("{:x}", hash.0.finalize())
     }
 
+    /// What, beside its weights, makes an encoder's features what they are: its network's configuration
+    /// and how it prepares pictures.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        format!("{:?} {:?}", self.preprocessor(), self.config())
+    }
+
     /// The selected outputs, each on its own grid, finest first.
     fn outputs(&self, pixels: Tensor<4>, trace: &mut Trace) -> (FeatureGrid, Vec<FeatureGrid>) {
         match &self.network {

@@ -337,7 +337,7 @@ impl ProbeEncoder {
                 self.pooling.name()
             ),
             weights: &self.weights,
-            preprocessing: &format!("{:?}", self.preprocessor),
+            preprocessing: &self.encoder.settings(),
             grid: (1, 1),
         })
     }

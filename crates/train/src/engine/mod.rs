@@ -221,6 +221,15 @@ where
         around: &mut Surroundings<'_>,
     ) -> Result<Outcome<T::Module>, TrainError> {
         let first = self.state.step;
+        if self.state.owes_validation {
+            let loss = self.validate(&module, around)?;
+            self.state.owes_validation = false;
+            self.save(&module, around)?;
+            if let Some(loss) = loss {
+                let note = format!("validation loss after step {first}, made up for: {loss:.4}");
+                around.observer.note(&note);
+            }
+        }
         around.observer.begin(first, self.total);
         let loader = self.start_loader();
         let mut saved = first;
@@ -228,14 +237,31 @@ where
         loop {
             let start = Instant::now();
             let Some(loaded) = loader.next() else { break };
-            let loaded = loaded?;
+            let loaded = match loaded {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    if self.state.step > saved {
+                        self.save(&module, around)?;
+                    }
+                    return Err(error);
+                }
+            };
             let waited = start.elapsed().as_secs_f64();
             let (next, mut record) = self.step(module, &loaded, around)?;
             module = next;
             record.waited = waited;
             record.seconds = start.elapsed().as_secs_f64();
             self.count(&record);
-            record.validation = self.validate(&module, around)?;
+            match self.validate(&module, around) {
+                Ok(validation) => record.validation = validation,
+                Err(error) => {
+                    // The steps are done; what is wrong with the validation can be mended.
+                    self.state.owes_validation = true;
+                    around.folder.log(&record)?;
+                    self.save(&module, around)?;
+                    return Err(error);
+                }
+            }
             around.folder.log(&record)?;
             around.observer.step(&record, self.total);
 
@@ -417,6 +443,7 @@ where
         };
         let bundle = replay::Bundle {
             step: record.step,
+            fingerprint: Some(self.settings.fingerprint.clone()),
             micro: self.settings.micro,
             seed: self.settings.seed,
             plan: loaded.plan.samples.clone(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::loader::{StepPlan, load_step};
 use super::workers::Workers;
-use super::{masks, parameters, run_folder};
+use super::{Settings, masks, parameters, run_folder};
 use crate::TrainError;
 use crate::task::Task;
 
@@ -24,6 +24,9 @@ const WEIGHTS: &str = "weights.safetensors";
 pub struct Bundle {
     /// The step, from 1.
     pub step: u64,
+    /// What determined the course of the run; bundles of earlier versions do not say.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// Samples of a micro-batch.
     pub micro: usize,
     /// Seed of the run.
@@ -125,22 +128,53 @@ impl Bundle {
         )
     }
 
+    /// Refuses a bundle of another recipe or other data, or one that names samples that are not there.
+    fn check(&self, folder: &Path, samples: usize, fingerprint: &str) -> Result<(), TrainError> {
+        // A run's own fingerprint goes on with the weights that it began with; here they come from
+        // the bundle.
+        let other = |of_run: &String| !of_run.starts_with(fingerprint);
+        if self.fingerprint.as_ref().is_some_and(other) {
+            return Err(TrainError::Refused(format!(
+                "{} is of a run with another recipe or other data; give `recipe.toml` of that run, and \
+                 the same `--set`",
+                folder.display()
+            )));
+        }
+        let missing = self.plan.iter().find(|&&i| i as usize >= samples);
+        if let Some(i) = missing {
+            return Err(TrainError::Refused(format!(
+                "{} has sample {i}, and the data has {samples}",
+                folder.display()
+            )));
+        }
+        if self.step == 0 || self.micro == 0 {
+            return Err(TrainError::Refused(format!(
+                "{} is no bundle: `step` and `micro` begin at 1",
+                folder.display()
+            )));
+        }
+        Ok(())
+    }
+
     /// Runs the step again, micro-batch by micro-batch, on the weights of the bundle; with workers like
     /// those of the run it is the very same computation.
     ///
     /// # Errors
-    /// If the weights do not fit or the samples cannot be read.
+    /// If the bundle is of another run than `settings` say, the weights do not fit or the samples cannot
+    /// be read.
     pub fn replay<T: Task>(
         &self,
         folder: &Path,
         task: &T,
         module: T::Module,
-        workers: &Workers,
+        settings: &Settings,
     ) -> Result<Replayed, TrainError>
     where
         T::Batch: Sync,
         T::Module: Sync,
     {
+        self.check(folder, task.samples(), &settings.fingerprint)?;
+        let workers = Workers::new(settings.workers, &settings.devices, settings.precision)?;
         let weights = run_folder::read_values(&folder.join(WEIGHTS))?;
         let (module, misfits) = parameters::restore(module, weights);
         if !misfits.is_empty() {

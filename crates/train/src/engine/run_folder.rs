@@ -6,14 +6,16 @@
 //!   log.jsonl                       one line per step
 //!   checkpoints/step-00000120/      weights, optimizer and state; the newest ones are kept
 //!   best/                           the same for the best validation loss
+//!   .lock                           locked while a process trains here
 //! ```
 //!
 //! A checkpoint is written under a temporary name, flushed to the disk and renamed, so a run that is
 //! killed at any moment finds either the whole of it or the one before.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,7 @@ const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
+const LOCK: &str = ".lock";
 
 /// Version of the layout of a checkpoint.
 const FORMAT: u32 = 1;
@@ -46,6 +49,9 @@ pub struct State {
     pub totals: Totals,
     /// The best validation loss so far, and its step.
     pub best: Option<(u64, f64)>,
+    /// Whether the validation that was due at this step failed, and comes first when the run goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owes_validation: bool,
 }
 
 /// Sums over a run.
@@ -71,31 +77,46 @@ impl State {
             step: 0,
             totals: Totals::default(),
             best: None,
+            owes_validation: false,
         }
     }
 }
 
-/// A run's folder.
+/// A run's folder, which no other process may open meanwhile.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     log: Option<File>,
+    /// Locked until all handles are gone.
+    lock: Arc<File>,
 }
 
 impl RunFolder {
-    /// Opens or makes the folder.
+    /// Opens or makes the folder, and removes what a killed run left half-written.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made, or another process has it open.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir_all(&checkpoints).map_err(io("make", &checkpoints))?;
+        let lock = lock(path)?;
         remove_unfinished(path);
         remove_unfinished(&checkpoints);
         Ok(Self {
             path: path.to_path_buf(),
             log: None,
+            lock: Arc::new(lock),
         })
+    }
+
+    /// Another handle on the open folder, without a log.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            log: None,
+            lock: Arc::clone(&self.lock),
+        }
     }
 
     /// Where it is.
@@ -375,6 +396,22 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     file.sync_all().map_err(io("flush", path))
 }
 
+/// Keeps other processes out until the file is closed. Where locks are not known, the folder is taken
+/// on trust.
+fn lock(folder: &Path) -> Result<File, TrainError> {
+    let path = folder.join(LOCK);
+    let open = OpenOptions::new().create(true).append(true).open(&path);
+    let file = open.map_err(io("open", &path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(TrainError::Refused(format!(
+            "{} is being trained by another process; wait for it, or give this run a folder of its own \
+             (`--out`)",
+            folder.display()
+        ))),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// What a killed run left half-written.
 fn remove_unfinished(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
@@ -478,6 +515,10 @@ mod tests {
         fs::create_dir_all(&torn).unwrap();
         let best = folder.path().join(".best.old.tmp");
         fs::create_dir_all(&best).unwrap();
+        let other = RunFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(other.contains("by another process"), "{other}");
+        assert!(torn.exists(), "it may be that process that is writing it");
+        drop(run);
         let run = RunFolder::open(folder.path()).unwrap();
         assert_eq!(run.checkpoints().unwrap().len(), 1);
         assert!(!torn.exists());
@@ -485,6 +526,15 @@ mod tests {
             folder.path().join("best").exists(),
             "the only copy comes back"
         );
+    }
+
+    #[test]
+    fn handles_share_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let again = RunFolder::open(folder.path()).unwrap().again();
+        assert!(RunFolder::open(folder.path()).is_err());
+        drop(again);
+        assert!(RunFolder::open(folder.path()).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod preflight;
 mod pretrain;
 mod stages;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +22,6 @@ use crate::TrainError;
 use crate::engine::record::Observer;
 use crate::engine::replay::{Bundle, Replayed};
 use crate::engine::run_folder::{RunFolder, Totals};
-use crate::engine::workers::Workers;
 use crate::engine::{
     Ending, Length, Outcome, Settings, Surroundings, parameters, run_folder, train,
 };
@@ -141,6 +141,7 @@ fn carry_out(
         recipe,
         options,
         folder: options.folder.clone().unwrap_or_else(|| recipe.folder()),
+        held: OnceCell::new(),
         device: main.clone().autodiff(),
         devices: devices.into_iter().map(Device::autodiff).collect(),
         main,
@@ -179,6 +180,8 @@ struct Job<'a> {
     recipe: &'a Recipe,
     options: &'a JobOptions<'a>,
     folder: PathBuf,
+    /// The run's folder, open from the first time that it is written to.
+    held: OnceCell<RunFolder>,
     /// The main device, with gradients.
     device: Device,
     /// All devices, with gradients.
@@ -203,6 +206,15 @@ struct Driven<'a, T: Task> {
 }
 
 impl Job<'_> {
+    /// The run's folder, which this process holds from now on.
+    fn run_folder(&self) -> Result<RunFolder, TrainError> {
+        if let Some(held) = self.held.get() {
+            return Ok(held.again());
+        }
+        let opened = RunFolder::open(&self.folder)?;
+        Ok(self.held.get_or_init(|| opened).again())
+    }
+
     /// Trains, replays or inspects a task; `finish` writes the result to a folder.
     fn drive<T>(
         &self,
@@ -229,18 +241,17 @@ impl Job<'_> {
             }
             Order::Replay(path) => {
                 let bundle = Bundle::read(path)?;
-                let Settings {
-                    workers, precision, ..
-                } = settings;
-                let workers = Workers::new(workers, &settings.devices, precision)?;
-                let replayed = bundle.replay(path, &*task, module, &workers)?;
+                let replayed = bundle.replay(path, &*task, module, &settings)?;
                 Ok(Done::Replayed(replayed))
             }
             Order::Train(observer) => {
-                let mut folder = RunFolder::open(&self.folder)?;
+                let mut folder = self.run_folder()?;
                 // Nothing of another run is written over.
                 folder.resume(&settings.fingerprint)?;
-                folder.write("recipe.toml", &self.recipe.resolved_toml())?;
+                folder.write(
+                    "recipe.toml",
+                    &self.recipe.kept_in(&self.folder).resolved_toml(),
+                )?;
                 let mut around = Surroundings {
                     folder: &mut folder,
                     observer,
@@ -295,7 +306,7 @@ impl Job<'_> {
         if self.recipe.save.result == SavedResult::Last {
             return Ok(module);
         }
-        let best = RunFolder::open(&self.folder)?.best().ok_or_else(|| {
+        let best = self.run_folder()?.best().ok_or_else(|| {
             TrainError::Refused(format!(
                 "the recipe wants the weights with the best validation loss, and {} has none; set \
                  `save.result = \"last\"`",

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use super::stages::For;
 use super::{Done, Driven, Job, Order, names};
 use crate::TrainError;
-use crate::engine::run_folder::RunFolder;
 use crate::pretrain::{
     ContrastiveOptions, ContrastiveTask, DecoderSizes, DenseTask, EncoderChoice, EncoderTask,
     LabelFiles, LanguageTask, MaeOptions, MaeTask, PictureFiles, TokenizerOptions,
@@ -94,7 +93,7 @@ impl Job<'_> {
     ) -> Result<Tokenizer, TrainError> {
         let is_there = folder.join("tokenizer_config.json").is_file();
         // Without a checkpoint, an earlier call may have been killed while it wrote this one.
-        let is_whole = || Ok::<_, TrainError>(RunFolder::open(&self.folder)?.newest()?.is_some());
+        let is_whole = || Ok::<_, TrainError>(self.run_folder()?.newest()?.is_some());
         if is_there && (!self.keeps || is_whole()?) {
             return Ok(Tokenizer::from_folder(folder)?);
         }

@@ -9,6 +9,7 @@ use opabinia_data::mask::Masker;
 use opabinia_data::pictures::PictureFolder;
 use opabinia_data::{Faults, SampleSet};
 use opabinia_image::ImageLimits;
+use opabinia_model::config::VisionConfig;
 use opabinia_model::{EncoderPlacement, LoadModel, LossOptions, Model, Network, SaveOptions};
 use opabinia_vision::Encoder;
 use opabinia_weights::{Checkpoint, WeightDtype};
@@ -18,7 +19,7 @@ use super::preflight::bytes_per_picture;
 use super::pretrain::no_pictures;
 use super::{Done, Driven, Finished, Job, Order, Preflight};
 use crate::TrainError;
-use crate::engine::run_folder::{RunFolder, Totals};
+use crate::engine::run_folder::Totals;
 use crate::groups::Part;
 use crate::lexical::{LexicalData, LexicalTask};
 use crate::lora;
@@ -212,7 +213,11 @@ impl Job<'_> {
                         options.encoders.insert(encoder.name.clone(), path.clone());
                     }
                 }
-                Model::load(from, &options)?.0
+                let mut model = Model::load(from, &options)?.0;
+                if wanted.template.is_some() {
+                    model.keep_template()?;
+                }
+                model
             }
             ModelStart::Parts { .. } => {
                 let parts = wanted.parts(self.recipe.seed);
@@ -222,6 +227,15 @@ impl Job<'_> {
                 Model::assemble(&parts, &options)?.0
             }
         };
+        let marks = |vision: &VisionConfig| vision.image_marks;
+        if model.config.vision.as_ref().is_some_and(marks) {
+            return Err(TrainError::Refused(
+                "the model puts marks around pictures (`mm_use_im_start_end` in its config.json), and the \
+                 samples of training have none: it would be asked in another way than it was trained; \
+                 set it to `false`"
+                    .into(),
+            ));
+        }
         if let Some(length) = wanted.max_length {
             model.config.max_length = length;
         }
@@ -306,7 +320,7 @@ impl Job<'_> {
             For::Validation => VALIDATION_FAULTS,
         });
         // Without a checkpoint the run begins anew, and what was bad may have been mended.
-        let begins = RunFolder::open(&self.folder)?.newest()?.is_none();
+        let begins = self.run_folder()?.newest()?.is_none();
         if begins && list.exists() {
             std::fs::remove_file(&list).map_err(super::io("remove", &list))?;
         }

@@ -62,7 +62,7 @@ impl FrozenEyes {
                         Some(_) => encoder.weights_hash(),
                         None => String::new(),
                     },
-                    preprocessing: format!("{preprocessor:?}"),
+                    preprocessing: encoder.settings(),
                     grid: (grid.rows, grid.cols),
                 },
                 preprocessor,

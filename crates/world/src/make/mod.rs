@@ -102,7 +102,13 @@ impl MakeReport {
             force: false,
             ..options.clone()
         };
-        self.format == FORMAT && decisive(&self.options) == decisive(options)
+        self.is_of_this_version() && decisive(&self.options) == decisive(options)
+    }
+
+    /// Whether this version of the program draws the same pictures.
+    #[must_use]
+    pub fn is_of_this_version(&self) -> bool {
+        self.format == FORMAT
     }
 
     /// Pictures that were drawn per second of wall-clock time.
@@ -127,7 +133,8 @@ pub fn read(folder: &Path) -> Result<MakeReport, MakeError> {
     }
 }
 
-/// Draws picture `index` of a split once more, or `None` if the world has no such picture.
+/// Draws picture `index` of a split once more, or `None` if the world has no such picture. It is the
+/// one in the world's folder if the world [is of this version](MakeReport::is_of_this_version).
 pub fn picture(world: &MakeReport, split: Split, index: usize) -> Option<(Subject, Picture)> {
     if index >= world.options.pictures(split) {
         return None;
