@@ -26,9 +26,9 @@ struct World {
     options: &'static [&'static str],
 }
 
-/// The world that the model lives in; one of few things, to begin with; and close-ups, from which the
-/// first encoders learn.
-const WORLDS: [World; 3] = [
+/// The world that the model lives in; one of few things, to begin with; documents with charts, to learn to read from;
+/// and close-ups, from which encoders learn.
+const WORLDS: [World; 4] = [
     World {
         folder: "data/world",
         seed: "22",
@@ -66,6 +66,17 @@ const WORLDS: [World; 3] = [
         ],
     },
     World {
+        folder: "data/text",
+        seed: "24",
+        share: 1.0,
+        texts: 0.0,
+        options: &[
+            "--mix",
+            "word=4,lines=5,labels=3,table=3,bar=2,line=1,pie=1",
+            "--labels",
+        ],
+    },
+    World {
         folder: "data/close",
         seed: "2",
         share: 0.8,
@@ -74,15 +85,16 @@ const WORLDS: [World; 3] = [
     },
 ];
 /// Its recipes in the order in which they build on each other.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 9] = [
     "decoder",
     "language-encoder",
     "conv-encoder",
+    "text-encoder",
     "words",
     "align",
     "instruct-few",
-    "instruct-apart",
     "instruct",
+    "instruct-more",
 ];
 /// Of so many lines of a run's log one is kept beside the model.
 const LOG_EVERY: usize = 10;
@@ -132,7 +144,7 @@ impl Model {
             command(&program, &arguments)?;
         }
         let questions = format!("{}/test/questions.jsonl", WORLDS[0].folder);
-        let model = "runs/small/instruct/model";
+        let model = "runs/small/instruct-more/model";
         let scores = "runs/small/scores.md";
         command(
             &program,
@@ -141,7 +153,7 @@ impl Model {
         if !self.no_install {
             install(Path::new(model), Path::new(scores))?;
             let curves = format!("{SHIPPED}/curves.svg");
-            let runs = ["align", "instruct-few", "instruct-apart", "instruct"]
+            let runs = ["align", "instruct-few", "instruct", "instruct-more"]
                 .map(|run| format!("runs/small/{run}"));
             let mut compare = vec!["train", "compare"];
             compare.extend(runs.iter().map(String::as_str));

@@ -226,7 +226,7 @@ fn shipped_encoders_are_found() {
     };
     let run = encode("opabinia/small-siglip-128").quiet();
     assert!(run.stdout.contains("8×8 features of width 128"));
-    encode("opabinia/small-convnext-text-256").fails_with(1, &["small-convnext-text-256"]);
+    encode("opabinia/small-dinov2-mae-128").fails_with(1, &["small-dinov2-mae-128"]);
 }
 
 #[test]

@@ -67,6 +67,6 @@ fn the_document_trains_a_model_from_nothing() {
     );
     let model = folder
         .path()
-        .join("runs/small/instruct/model/model.safetensors");
+        .join("runs/small/instruct-more/model/model.safetensors");
     assert!(model.is_file());
 }

@@ -251,12 +251,16 @@ fn the_small_recipes_lead_to_one_another() {
         parts.encoders[1].weights,
         Some(model("small/conv-encoder.toml"))
     );
+    assert_eq!(
+        parts.encoders[2].weights,
+        Some(model("small/text-encoder.toml"))
+    );
     let parts = [
         "words",
         "align",
         "instruct-few",
-        "instruct-apart",
         "instruct",
+        "instruct-more",
     ];
     for pair in parts.windows(2) {
         let [before, after] = [pair[0], pair[1]];
