@@ -198,8 +198,9 @@ class Trainer:
         losses = (self.step(), self.step())
         parts = [m for m in self.module.modules() if isinstance(m, COMPILED)]
         compiled = compile_if_faster(parts, self.step, train=True)
-        run = lambda: timed(self.step)  # noqa: E731
-        return Workload(count(self.module), float(amount), run, losses, compiled)
+        return Workload(
+            count(self.module), float(amount), lambda: timed(self.step), losses, compiled
+        )
 
 
 def text(rows: int, tokens: int, vocab: int) -> Tensor:

@@ -2,8 +2,9 @@
 //!
 //! A file of samples is read once from end to end to find its lines. What this program writes needs no
 //! such pass: beside `samples.jsonl` lies `samples.jsonl.index`, and [`crate::SampleFile`] believes it
-//! as long as the file still has the size that it says, and was not changed after it. All numbers are little-endian: the eight
-//! bytes `opab.idx`, the file's size, its SHA-256, the number of samples, and the first byte of each.
+//! as long as the file still has the size that it says, and was not changed after it. All numbers are
+//! little-endian: the eight bytes `opab.idx`, the file's size, its SHA-256, the number of samples, and the
+//! first byte of each.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
